@@ -1,0 +1,20 @@
+//! Files in, models and answers out: the tasks that Regard trains, scores, uses and explains.
+//!
+//! One row travels one way: file → [`tables::Table`] → example → token ids → batch of tensors → model →
+//! prediction (and, only when asked, the attention that made it) → [`report::Report`].
+
+pub mod bundle;
+pub mod columns;
+pub mod error;
+pub mod linear;
+pub mod metrics;
+pub mod report;
+pub mod splits;
+pub mod tables;
+pub mod task;
+pub mod text_classification;
+pub mod tokenizer;
+pub mod trainer;
+
+pub use error::{Error, Result};
+pub use task::Task;

@@ -1,0 +1,13 @@
+//! Text classification: a table of texts and labels in, a model that labels and shows its attention out.
+
+mod answers;
+mod data;
+mod plan;
+mod run;
+mod settings;
+mod train;
+
+pub use answers::{AttendedWord, Explanation, Inspection, LabelProbability, Part, Prediction};
+pub use run::TextClassifier;
+pub use settings::{ModelKind, Settings};
+pub use train::{TrainRequest, train};

@@ -1,0 +1,1 @@
+//! Sizes and epochs from the data and the time there is.
