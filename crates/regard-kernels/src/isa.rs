@@ -1,0 +1,117 @@
+//! Instruction sets by name: which there are, which is used, which a test run must not do without.
+
+use std::fmt;
+
+use crate::Error;
+
+/// An instruction set that the kernels are compiled for.
+///
+/// Results may differ in the last bits from one to another; with the same one they never do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
+pub enum Isa {
+    /// No special instruction: every processor has it.
+    Scalar,
+    /// x86-64 with AVX2 and FMA: 8 numbers at a time.
+    Avx2,
+    /// x86-64 with AVX-512F: 16 numbers at a time.
+    Avx512,
+}
+
+impl Isa {
+    /// The instruction sets of this processor, slowest first. `Scalar` is always one of them.
+    pub fn available() -> Vec<Isa> {
+        [Isa::Scalar, Isa::Avx2, Isa::Avx512]
+            .into_iter()
+            .filter(|isa| isa.is_available())
+            .collect()
+    }
+
+    /// The fastest instruction set of this processor.
+    pub fn best() -> Isa {
+        if Isa::Avx512.is_available() {
+            Isa::Avx512
+        } else if Isa::Avx2.is_available() {
+            Isa::Avx2
+        } else {
+            Isa::Scalar
+        }
+    }
+
+    /// The instruction set that is used where none is asked for: the one that the environment variable
+    /// `REGARD_ISA` names (`scalar`, `avx2`, `avx512`), or [`Isa::best`] if it is not set.
+    ///
+    /// # Errors
+    /// The variable names no instruction set, or one that this processor does not have.
+    pub fn chosen() -> Result<Isa, Error> {
+        match std::env::var_os("REGARD_ISA") {
+            Some(name) if !name.is_empty() => {
+                let isa = parse("REGARD_ISA", &name.to_string_lossy())?;
+                isa.require()?;
+                Ok(isa)
+            }
+            _ => Ok(Isa::best()),
+        }
+    }
+
+    /// The instruction sets that the environment variable `REGARD_REQUIRE` names (separated by commas): a test run
+    /// that could not exercise them must fail, not pass in silence.
+    ///
+    /// # Errors
+    /// The variable names something that is no instruction set.
+    pub fn required() -> Result<Vec<Isa>, Error> {
+        let names = std::env::var("REGARD_REQUIRE").unwrap_or_default();
+        names
+            .split(',')
+            .map(str::trim)
+            .filter(|name| !name.is_empty())
+            .map(|name| parse("REGARD_REQUIRE", name))
+            .collect()
+    }
+
+    /// Whether this processor has it.
+    pub fn is_available(self) -> bool {
+        match self {
+            Isa::Scalar => true,
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx2 => is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma"),
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512 => is_x86_feature_detected!("avx512f"),
+            #[cfg(not(target_arch = "x86_64"))]
+            Isa::Avx2 | Isa::Avx512 => false,
+        }
+    }
+
+    pub(crate) fn require(self) -> Result<(), Error> {
+        if self.is_available() {
+            Ok(())
+        } else {
+            Err(Error::MissingIsa {
+                isa: self,
+                available: Isa::available(),
+            })
+        }
+    }
+}
+
+fn parse(variable: &'static str, name: &str) -> Result<Isa, Error> {
+    match name.to_ascii_lowercase().as_str() {
+        "scalar" => Ok(Isa::Scalar),
+        "avx2" => Ok(Isa::Avx2),
+        "avx512" => Ok(Isa::Avx512),
+        _ => Err(Error::UnknownIsa {
+            variable,
+            found: name.to_owned(),
+        }),
+    }
+}
+
+impl fmt::Display for Isa {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Isa::Scalar => "scalar",
+            Isa::Avx2 => "avx2",
+            Isa::Avx512 => "avx512",
+        })
+    }
+}

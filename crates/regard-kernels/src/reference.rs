@@ -1,0 +1,238 @@
+//! The definition, in f64 and in the plainest code that is right. Everything fast is compared with it.
+//!
+//! ```text
+//! s_ij = scale · ⟨q_i, k_j⟩ + b_ij          for the pairs that are visible
+//! w_ij = exp(s_ij) / Σ_j exp(s_ij)          0 for the others
+//! o_i  = Σ_j w_ij v_j                       lse_i = ln Σ_j exp(s_ij)
+//! ```
+//!
+//! A bias of −∞ hides its pair as a mask does. A query that sees nothing has weights and output 0 and a log-sum-exp
+//! of −∞.
+
+use ndarray::{Array3, Array4, ArrayView4};
+
+use crate::Causal;
+
+/// The same choices as [`Attention`](crate::Attention) has, in f64.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Options<'a> {
+    /// What the scores are multiplied by; 1/√head_dim if it is not given.
+    pub scale: Option<f64>,
+    /// Which keys come before a query.
+    pub causal: Option<Causal>,
+    /// Per batch row: the keys `0..n` are visible.
+    pub visible_keys: Option<&'a [usize]>,
+    /// `true` = may attend; broadcasts to `[batch, heads, queries, keys]`.
+    pub mask: Option<ArrayView4<'a, bool>>,
+    /// Added to the scaled scores; broadcasts to `[batch, heads, queries, keys]`.
+    pub bias: Option<ArrayView4<'a, f64>>,
+}
+
+/// What [`forward`] gives.
+#[derive(Debug, Clone)]
+pub struct Forward {
+    /// `[batch, heads, queries, value_dim]`.
+    pub out: Array4<f64>,
+    /// Natural logarithm, `[batch, heads, queries]`.
+    pub log_sum_exp: Array3<f64>,
+}
+
+/// What [`backward`] gives.
+#[derive(Debug, Clone)]
+pub struct Gradients {
+    /// As `q`.
+    pub q: Array4<f64>,
+    /// As `k`: summed over the query heads that share a key head.
+    pub k: Array4<f64>,
+    /// As `v`: summed likewise.
+    pub v: Array4<f64>,
+    /// As the bias was given: summed over what it was broadcast over.
+    pub bias: Option<Array4<f64>>,
+}
+
+/// The weights `w` of every query over all keys, `[batch, heads, queries, keys]`.
+///
+/// # Panics
+/// Shapes that do not fit: the door ([`Attention`](crate::Attention)) is where they are checked.
+pub fn weights(
+    q: ArrayView4<'_, f64>,
+    k: ArrayView4<'_, f64>,
+    options: &Options<'_>,
+) -> Array4<f64> {
+    softmax(&scores(q, k, options)).0
+}
+
+/// Attention by the definition.
+///
+/// # Panics
+/// Shapes that do not fit.
+pub fn forward(
+    q: ArrayView4<'_, f64>,
+    k: ArrayView4<'_, f64>,
+    v: ArrayView4<'_, f64>,
+    options: &Options<'_>,
+) -> Forward {
+    let scores = scores(q, k, options);
+    let (weights, log_sum_exp) = softmax(&scores);
+    let (batch, heads, queries, keys) = weights.dim();
+    let group = group(heads, v.dim().1);
+    let mut out = Array4::zeros((batch, heads, queries, v.dim().3));
+    for ((b, h, i, c), out) in out.indexed_iter_mut() {
+        // out_ic = Σ_j w_ij v_jc, over the keys that i may see
+        for j in (0..keys).filter(|&j| scores[[b, h, i, j]].is_some()) {
+            *out += weights[[b, h, i, j]] * v[[b, h / group, j, c]];
+        }
+    }
+    Forward { out, log_sum_exp }
+}
+
+/// The gradients of a loss with respect to `q`, `k`, `v` and the bias, from its gradient `d_out` with respect to the
+/// output.
+///
+/// # Panics
+/// Shapes that do not fit.
+pub fn backward(
+    q: ArrayView4<'_, f64>,
+    k: ArrayView4<'_, f64>,
+    v: ArrayView4<'_, f64>,
+    d_out: ArrayView4<'_, f64>,
+    options: &Options<'_>,
+) -> Gradients {
+    let scores = scores(q, k, options);
+    let (weights, _) = softmax(&scores);
+    let (batch, heads, queries, keys) = weights.dim();
+    let (head_dim, value_dim) = (q.dim().3, v.dim().3);
+    let group = group(heads, v.dim().1);
+    let scale = scale(options, head_dim);
+    let (mut dq, mut dk, mut dv) = (
+        Array4::zeros(q.dim()),
+        Array4::zeros(k.dim()),
+        Array4::zeros(v.dim()),
+    );
+    let mut d_bias = options.bias.map(|bias| Array4::zeros(bias.dim()));
+
+    for b in 0..batch {
+        for h in 0..heads {
+            let kv = h / group;
+            for i in 0..queries {
+                let visible: Vec<usize> = (0..keys)
+                    .filter(|&j| scores[[b, h, i, j]].is_some())
+                    .collect();
+                let w = |j: usize| weights[[b, h, i, j]];
+
+                // in the forward pass this was:
+                // out_ic = Σ_j w_ij v_jc
+                // so now we have, for the values and for the weights:
+                let mut dw = vec![0.0; keys];
+                for &j in &visible {
+                    for c in 0..value_dim {
+                        dv[[b, kv, j, c]] += w(j) * d_out[[b, h, i, c]];
+                        dw[j] += d_out[[b, h, i, c]] * v[[b, kv, j, c]];
+                    }
+                }
+
+                // in the forward pass this was:
+                // w_ij = exp(s_ij) / Σ_j exp(s_ij)
+                // whose derivative is ∂w_ij/∂s_it = w_ij (δ_jt − w_it), so now we have:
+                // ds_ij = w_ij (dw_ij − Σ_t w_it dw_it)
+                let mean: f64 = visible.iter().map(|&t| w(t) * dw[t]).sum();
+                for &j in &visible {
+                    let ds = w(j) * (dw[j] - mean);
+
+                    // in the forward pass this was:
+                    // s_ij = scale · Σ_c q_ic k_jc + b_ij
+                    // so now we have:
+                    for c in 0..head_dim {
+                        dq[[b, h, i, c]] += scale * ds * k[[b, kv, j, c]];
+                        dk[[b, kv, j, c]] += scale * ds * q[[b, h, i, c]];
+                    }
+                    if let Some(d_bias) = &mut d_bias {
+                        // An axis of length 1 was read at 0 for every index, so its gradients meet there.
+                        let dim = d_bias.dim();
+                        d_bias[[
+                            b.min(dim.0 - 1),
+                            h.min(dim.1 - 1),
+                            i.min(dim.2 - 1),
+                            j.min(dim.3 - 1),
+                        ]] += ds;
+                    }
+                }
+            }
+        }
+    }
+    Gradients {
+        q: dq,
+        k: dk,
+        v: dv,
+        bias: d_bias,
+    }
+}
+
+/// `s`, or `None` where the pair is not visible.
+fn scores(
+    q: ArrayView4<'_, f64>,
+    k: ArrayView4<'_, f64>,
+    options: &Options<'_>,
+) -> Array4<Option<f64>> {
+    let (batch, heads, queries, head_dim) = q.dim();
+    let keys = k.dim().2;
+    let shape = (batch, heads, queries, keys);
+    let group = group(heads, k.dim().1);
+    let scale = scale(options, head_dim);
+    let mask = options.mask.as_ref().map(|mask| {
+        mask.broadcast(shape)
+            .expect("`mask` broadcasts to the scores")
+    });
+    let bias = options.bias.as_ref().map(|bias| {
+        bias.broadcast(shape)
+            .expect("`bias` broadcasts to the scores")
+    });
+    Array4::from_shape_fn(shape, |(b, h, i, j)| {
+        let hidden = options.visible_keys.is_some_and(|visible| j >= visible[b])
+            || options.causal.is_some_and(|causal| {
+                j as isize > (i as isize).saturating_add(causal.offset(queries, keys))
+            })
+            || mask.is_some_and(|mask| !mask[[b, h, i, j]])
+            || bias.is_some_and(|bias| bias[[b, h, i, j]] == f64::NEG_INFINITY);
+        (!hidden).then(|| {
+            let dot: f64 = (0..head_dim)
+                .map(|c| q[[b, h, i, c]] * k[[b, h / group, j, c]])
+                .sum();
+            scale * dot + bias.map_or(0.0, |bias| bias[[b, h, i, j]])
+        })
+    })
+}
+
+/// `w` and `lse`, row by row.
+fn softmax(scores: &Array4<Option<f64>>) -> (Array4<f64>, Array3<f64>) {
+    let (batch, heads, queries, keys) = scores.dim();
+    let mut weights = Array4::zeros((batch, heads, queries, keys));
+    let mut log_sum_exp = Array3::from_elem((batch, heads, queries), f64::NEG_INFINITY);
+    for ((b, h, i), lse) in log_sum_exp.indexed_iter_mut() {
+        let row = |j: usize| scores[[b, h, i, j]].unwrap_or(f64::NEG_INFINITY);
+        // The maximum is subtracted only so that exp does not overflow. A NaN is no number to subtract: it makes the
+        // sum NaN below, and with it the whole row.
+        let max = (0..keys).map(row).fold(f64::NEG_INFINITY, f64::max);
+        let shift = if max == f64::NEG_INFINITY { 0.0 } else { max };
+        let sum: f64 = (0..keys).map(|j| (row(j) - shift).exp()).sum();
+        if sum == 0.0 {
+            continue; // nothing is seen: weights 0, log-sum-exp −∞
+        }
+        *lse = shift + sum.ln();
+        for j in (0..keys).filter(|&j| scores[[b, h, i, j]].is_some()) {
+            weights[[b, h, i, j]] = (row(j) - shift).exp() / sum;
+        }
+    }
+    (weights, log_sum_exp)
+}
+
+fn scale(options: &Options<'_>, head_dim: usize) -> f64 {
+    options
+        .scale
+        .unwrap_or_else(|| 1.0 / (head_dim.max(1) as f64).sqrt())
+}
+
+/// How many query heads read one key head.
+fn group(heads: usize, kv_heads: usize) -> usize {
+    (heads / kv_heads.max(1)).max(1)
+}
