@@ -9,6 +9,7 @@ pub mod error;
 pub mod linear;
 pub mod metrics;
 pub mod report;
+mod run_folder;
 pub mod splits;
 pub mod tables;
 pub mod task;

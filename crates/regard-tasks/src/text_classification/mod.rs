@@ -1,7 +1,11 @@
 //! Text classification: a table of texts and labels in, a model that labels and shows its attention out.
 
 mod answers;
+mod corpus;
+mod counts;
 mod data;
+mod judge;
+mod learner;
 mod plan;
 mod run;
 mod settings;

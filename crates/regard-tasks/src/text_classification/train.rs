@@ -1,12 +1,24 @@
-//! From a table to a model folder.
+//! From a table to a model folder, in phases that can each be killed and resumed.
 
 use std::path::PathBuf;
+use std::time::Instant;
 
-use super::Settings;
+use burn::tensor::Device;
+use regard_nn::models::text_classifier::{Kind, TextClassifier};
+use regard_nn::parameters::{self, NamedTensor};
+
+use super::corpus::{Corpus, Part};
+use super::data::Examples;
+use super::learner::{TextLearner, best, probabilities};
+use super::plan::Plan;
+use super::run::{self, TextClassifier as Trained};
+use super::{Settings, counts, judge};
 use crate::columns::ColumnChoice;
-use crate::report::Report;
-use crate::trainer::Listener;
-use crate::Result;
+use crate::report::{self, ModelFacts, Report, TrainingFacts};
+use crate::run_folder::RunFolder;
+use crate::tokenizer::TextTokenizer;
+use crate::trainer::{self, Event, Fitted, Listener};
+use crate::{Result, bundle};
 
 /// What `regard train classification` is asked to do.
 #[derive(Clone, Debug, Default)]
@@ -35,7 +47,176 @@ pub struct TrainRequest {
     pub rivals: bool,
 }
 
-/// Trains a classifier and writes its folder.
-pub fn train(_request: &TrainRequest, _listener: &mut dyn Listener) -> Result<Report> {
-    unimplemented!()
+/// The prefix in the model file of the same model without attention.
+pub(super) const WITHOUT_ATTENTION: &str = "without_attention.";
+
+/// Trains a classifier, scores it beside its rivals and writes its folder.
+///
+/// # Errors
+///
+/// Whatever is wrong with the files, the columns, the settings or the folder, before the first step;
+/// [`crate::Error::Interrupted`] when the listener asked to stop: the same request with `resume` continues.
+pub fn train(request: &TrainRequest, listener: &mut dyn Listener) -> Result<Report> {
+    let started = Instant::now();
+    request.settings.check()?;
+    let device = run::device(&request.device)?;
+    let folder = RunFolder::open(&request.out, request.resume)?;
+
+    listener.hear(&Event::Phase("reading the data".to_owned()));
+    let corpus = Corpus::read(request, listener)?;
+    let (plan, tokenizer) = match folder.read::<Plan>("plan.json")? {
+        Some(plan) => {
+            plan.check_same_data(&corpus)?;
+            (plan, TextTokenizer::from_json(&folder.read_bytes("tokenizer.json")?)?)
+        }
+        None => first_plan(request, &corpus, &folder, &device, started, listener)?,
+    };
+    let encode = |part: &Part| part.encode(&tokenizer, &plan);
+    let [learned, validation] = [encode(&corpus.train)?, encode(&corpus.validation)?];
+    let test = corpus.test.as_ref().map(encode).transpose()?;
+
+    let fit = |kind: Kind, name: &str, listener: &mut dyn Listener| -> Result<Fitted> {
+        let mut plan = plan.clone();
+        plan.model.kind = kind;
+        let learner = TextLearner::new(&learned, &validation, &plan, &device);
+        let model = first_model(&plan, &learned, &device);
+        let checkpoint = folder.checkpoint(name, request.settings.checkpoint_steps);
+        trainer::fit(&learner, model, &plan.recipe, &checkpoint, listener)
+    };
+    listener.hear(&Event::Phase(format!("training the {} model", plan.model.kind.name())));
+    let fitted = fit(plan.model.kind, "attention", listener)?;
+    let without = match request.rivals && plan.model.kind != Kind::Mean {
+        true => {
+            listener.hear(&Event::Phase("rival: the same model with mean pooling".to_owned()));
+            Some(fit(Kind::Mean, "mean", listener)?)
+        }
+        false => None,
+    };
+
+    listener.hear(&Event::Phase("scoring".to_owned()));
+    let (scored, part) = match (&test, &corpus.test) {
+        (Some(examples), Some(part)) => (examples, part),
+        _ => (&validation, &corpus.validation),
+    };
+    let predict = |kind: Kind, tensors: &[NamedTensor]| -> Result<Vec<usize>> {
+        let model = run::assemble(&plan.model, kind, tensors.to_vec(), &device)?;
+        Ok(probabilities(&model, scored, &device).iter().map(|row| best(row)).collect())
+    };
+    let judged = judge::Judged {
+        predicted: predict(plan.model.kind, &fitted.best)?,
+        without_attention: without.as_ref().map(|fitted| predict(Kind::Mean, &fitted.best)).transpose()?,
+        linear: request.rivals.then(|| corpus.linear(part, request.seed)),
+    };
+    let (scores, rivals, verdicts) = judge::judge(&corpus, part, &judged, request.seed);
+    let report = Report {
+        format: 1,
+        task: run::TASK.to_owned(),
+        data: corpus.facts(learned.truncated() + validation.truncated()),
+        model: model_facts(&plan, &device),
+        training: training_facts(request.seed, &fitted, started, &plan),
+        scored_on: part.name.clone(),
+        scores,
+        rivals,
+        verdicts,
+    };
+    write_bundle(request, &plan, &tokenizer, &corpus, fitted, without, &report, &device)?;
+    folder.remove()?;
+    listener.hear(&Event::Saved(request.out.clone()));
+    Ok(report)
+}
+
+/// Decides everything that is decided once, and writes it down before the first step.
+fn first_plan(
+    request: &TrainRequest,
+    corpus: &Corpus,
+    folder: &RunFolder,
+    device: &Device,
+    started: Instant,
+    listener: &mut dyn Listener,
+) -> Result<(Plan, TextTokenizer)> {
+    listener.hear(&Event::Phase("training the tokenizer".to_owned()));
+    let mut plan = Plan::new(request, corpus);
+    let tokenizer = TextTokenizer::train(corpus.train.texts(), &plan.tokenizer)?;
+    let encoded = corpus.train.encode_whole(&tokenizer)?;
+    plan.fit_to_lengths(request, &encoded, tokenizer.vocabulary());
+    plan.model.validate().map_err(|error| crate::Error::setting("model", plan.model.kind.name(), error.to_string()))?;
+    if let Some(minutes) = request.minutes {
+        listener.hear(&Event::Phase("measuring this machine".to_owned()));
+        let learned = corpus.train.encode(&tokenizer, &plan)?;
+        plan.fit_to_budget(minutes * 60.0 - started.elapsed().as_secs_f64(), request.rivals, &learned, |plan| {
+            let learner = TextLearner::new(&learned, &learned, plan, device);
+            trainer::seconds_per_token(&learner, first_model(plan, &learned, device), &plan.recipe, 2.0)
+        })?;
+    }
+    for note in &plan.notes {
+        listener.hear(&Event::Said(note.clone()));
+    }
+    folder.write_bytes("tokenizer.json", tokenizer.to_json()?.as_bytes())?;
+    folder.write("plan.json", &plan)?;
+    Ok((plan, tokenizer))
+}
+
+/// The model before the first step: noise from the seed, and what the training part's counts say about its words.
+fn first_model(plan: &Plan, learned: &Examples, device: &Device) -> TextClassifier {
+    let model = plan.model.init(plan.recipe.seed, &device.clone().autodiff());
+    if plan.start_from_counts { counts::start_from_counts(model, plan, learned) } else { model }
+}
+
+fn model_facts(plan: &Plan, device: &Device) -> ModelFacts {
+    let model = plan.model.init(plan.recipe.seed, device);
+    let parameters = parameters::count(&model);
+    ModelFacts {
+        kind: plan.model.kind.name().to_owned(),
+        parameters,
+        parts: run::parts(&plan.model).into_iter().map(|part| (part.name, part.parameters)).collect(),
+        vocabulary: plan.model.vocabulary,
+        bytes: 4 * parameters as u64,
+    }
+}
+
+fn training_facts(seed: u64, fitted: &Fitted, started: Instant, plan: &Plan) -> TrainingFacts {
+    let progress = &fitted.progress;
+    TrainingFacts {
+        seed,
+        steps: progress.step,
+        epochs: progress.epoch as f64,
+        seconds: started.elapsed().as_secs_f64(),
+        best_epoch: progress.best_epoch,
+        curve: progress.curve.clone(),
+        stopped: progress.stopped.clone().unwrap_or_default(),
+        notes: plan.notes.clone(),
+    }
+}
+
+#[expect(clippy::too_many_arguments, reason = "the whole run ends here, once")]
+fn write_bundle(
+    request: &TrainRequest,
+    plan: &Plan,
+    tokenizer: &TextTokenizer,
+    corpus: &Corpus,
+    fitted: Fitted,
+    without: Option<Fitted>,
+    report: &Report,
+    device: &Device,
+) -> Result<()> {
+    let config = run::Config::new(plan, corpus, without.is_some());
+    let mut tensors = fitted.best;
+    if let Some(without) = without {
+        let prefixed = |tensor: NamedTensor| NamedTensor { name: format!("{WITHOUT_ATTENTION}{}", tensor.name), ..tensor };
+        tensors.extend(without.best.into_iter().map(prefixed));
+    }
+    let trained = Trained::from_parts(config.clone(), tokenizer.clone(), report.clone(), tensors.clone(), device)?;
+    let examples = judge::examples(&trained, corpus)?;
+    let parts = bundle::BundleParts {
+        task: run::TASK.to_owned(),
+        config: run::to_json(&config)?,
+        tensors,
+        tokenizer: tokenizer.to_json()?,
+        labels: corpus.labels.clone(),
+        report: run::to_json(report)?,
+        readme: report::readme(report),
+        samples: trained.samples(),
+        pages: vec![("report.html".to_owned(), report::html(report, &examples))],
+    };
+    bundle::write(&request.out, &parts)
 }

@@ -1,59 +1,246 @@
-//! The training loop that every task shares.
+//! The training loop that every task shares: optimise, validate, keep the best, stop early, survive a kill.
+//!
+//! Every random choice is a function of `(seed, step)` and the data order a function of `(seed, epoch)`; the clock
+//! decides only when a checkpoint is written, never what is in it. So a run that was killed and resumed ends with the
+//! same bits as one that was not.
 
-use std::path::PathBuf;
+mod checkpoint;
+mod events;
+mod schedule;
 
-/// Something a training run tells whoever listens.
-#[derive(Clone, Debug)]
-pub enum Event {
-    /// Something inferred or decided, and how to say otherwise.
-    Said(String),
-    /// Something the user should know before trusting the result.
-    Warned(String),
-    /// A new phase begins: "tokenizer", "training", "rival: mean pooling" …
-    Phase(String),
-    /// One optimizer step.
-    Stepped {
-        /// Steps done.
-        step: u64,
-        /// Steps planned.
-        steps: u64,
-        /// Passes over the data, with fraction.
-        epoch: f64,
-        /// Loss of the step.
-        loss: f64,
-        /// Learning rate of the step.
-        learning_rate: f64,
-        /// Tokens learned from, per second.
-        tokens_per_second: f64,
-        /// Estimated seconds to the end of the plan.
-        seconds_left: f64,
-    },
-    /// The model was scored on the validation part.
-    Validated {
-        /// Whole epochs done.
-        epoch: usize,
-        /// Mean loss over the epoch.
-        train_loss: f64,
-        /// Loss on the validation part.
-        loss: f64,
-        /// Accuracy on the validation part.
-        accuracy: f64,
-        /// Macro-F1 on the validation part.
-        macro_f1: f64,
-        /// Best so far.
-        best: bool,
-    },
-    /// The model folder was written.
-    Saved(PathBuf),
+use std::time::{Duration, Instant};
+
+use burn::module::Module;
+use burn::tensor::Tensor;
+use regard_nn::Noise;
+use regard_nn::optimizer::{AdamW, AdamWConfig};
+use regard_nn::parameters::{self, NamedTensor};
+
+pub use checkpoint::{Checkpoint, Progress};
+pub use events::{Event, Listener};
+pub use schedule::learning_rate;
+
+use crate::report::CurvePoint;
+use crate::{Error, Result};
+
+/// What a task brings to the loop.
+pub trait Learner {
+    /// The model that learns.
+    type Model: Module;
+
+    /// Rows of every batch of an epoch, in order; a function of the seed and the epoch alone.
+    fn batches(&self, epoch: usize) -> Vec<Vec<usize>>;
+
+    /// Mean loss of the rows, a tensor of one element.
+    fn loss(&self, model: &Self::Model, rows: &[usize], noise: &mut Noise) -> Result<Tensor<1>>;
+
+    /// Tokens (or pictures) in the rows, for the rate shown.
+    fn tokens(&self, rows: &[usize]) -> usize;
+
+    /// Scores the model on the validation part.
+    fn validate(&self, model: &Self::Model) -> Result<Validation>;
 }
 
-/// Hears what a training run has to tell, and may ask it to stop.
-pub trait Listener {
-    /// Called for each event, on the training thread.
-    fn hear(&mut self, event: &Event);
+/// Scores on the validation part.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Validation {
+    /// Mean loss.
+    pub loss: f64,
+    /// Share of rows that are right.
+    pub accuracy: f64,
+    /// Macro-averaged F1.
+    pub macro_f1: f64,
+}
 
-    /// `true` asks for a stop: the run writes a checkpoint and ends with [`crate::Error::Interrupted`].
-    fn stop(&self) -> bool {
-        false
+/// How to train.
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+pub struct Recipe {
+    /// Highest learning rate.
+    pub learning_rate: f64,
+    /// Share of all steps in which the learning rate rises from 0.
+    pub warmup: f64,
+    /// Passes over the data at most.
+    pub epochs: usize,
+    /// Epochs without a better validation score before training stops.
+    pub patience: usize,
+    /// Decoupled weight decay.
+    pub weight_decay: f64,
+    /// Longest gradient; longer ones are scaled down to it.
+    pub clip_norm: f64,
+    /// Seed of data order and dropout.
+    pub seed: u64,
+}
+
+/// A trained model and how it came about.
+#[derive(Debug)]
+pub struct Fitted {
+    /// The weights of the best epoch.
+    pub best: Vec<NamedTensor>,
+    /// Where the run ended.
+    pub progress: Progress,
+}
+
+/// Writes checkpoints no more often than this: at 100 MB a checkpoint it costs under 2 % of the time.
+const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(20);
+
+/// Trains `model` until the plan ends, patience is over or the listener asks to stop.
+///
+/// # Errors
+///
+/// [`Error::Interrupted`] when the listener asked to stop (a checkpoint was written), [`Error::NonFinite`] when the loss
+/// or a gradient is not a number, and whatever reading and writing the checkpoint gives.
+pub fn fit<L: Learner>(
+    learner: &L,
+    mut model: L::Model,
+    recipe: &Recipe,
+    checkpoint: &Checkpoint,
+    listener: &mut dyn Listener,
+) -> Result<Fitted> {
+    let mut optimizer = AdamW::new(optimizer_config(recipe));
+    let mut progress = Progress::default();
+    let mut best = Vec::new();
+    if let Some(saved) = checkpoint.read()? {
+        (progress, best) = (saved.progress, saved.best);
+        if progress.stopped.is_some() {
+            return Ok(Fitted { best, progress });
+        }
+        model = parameters::load(model, saved.model)?;
+        optimizer.restore(saved.optimizer, progress.step);
+    }
+    let mut pace = Pace::start(&progress);
+    while progress.stopped.is_none() {
+        let batches = learner.batches(progress.epoch);
+        for rows in &batches[progress.batch..] {
+            let at = progress.epoch as f64 + progress.batch as f64 / batches.len() as f64;
+            let rate = learning_rate(recipe.learning_rate, recipe.warmup, at / recipe.epochs as f64);
+            let mut noise = Noise::at(recipe.seed, progress.step);
+            let loss = learner.loss(&model, rows, &mut noise)?;
+            let value = f64::from(loss.clone().into_scalar::<f32>());
+            if !value.is_finite() {
+                return Err(Error::NonFinite { step: progress.step + 1, what: format!("the loss is {value}") });
+            }
+            let (stepped, facts) = optimizer.step(model, loss.backward(), rate);
+            model = stepped;
+            if let Some(parameter) = facts.non_finite {
+                let what = format!("the gradient of `{parameter}` is not finite (loss {value:.4})");
+                return Err(Error::NonFinite { step: progress.step + 1, what });
+            }
+            progress.step += 1;
+            progress.batch += 1;
+            progress.loss_sum += value;
+            listener.hear(&pace.step(&progress, recipe, batches.len(), learner.tokens(rows), value, rate));
+            let stop = listener.stop();
+            if stop || checkpoint.due(progress.step, CHECKPOINT_INTERVAL) {
+                checkpoint.write(&progress, &parameters::collect(&model), &optimizer.state(), &best)?;
+            }
+            if stop {
+                return Err(Error::Interrupted { step: progress.step });
+            }
+        }
+        let validation = learner.validate(&model.valid())?;
+        let train_loss = progress.loss_sum / batches.len().max(1) as f64;
+        let better = progress.epoch_ends(&validation, train_loss, recipe);
+        if better {
+            best = parameters::collect(&model);
+        }
+        listener.hear(&Event::Validated {
+            epoch: progress.epoch,
+            train_loss,
+            loss: validation.loss,
+            accuracy: validation.accuracy,
+            macro_f1: validation.macro_f1,
+            best: better,
+        });
+    }
+    checkpoint.write(&progress, &[], &[], &best)?;
+    Ok(Fitted { best, progress })
+}
+
+/// Seconds a token takes, forward and backward and optimizer, on this machine now: steps for about `seconds` and throws
+/// them away.
+pub fn seconds_per_token<L: Learner>(learner: &L, mut model: L::Model, recipe: &Recipe, seconds: f64) -> Result<f64> {
+    let mut optimizer = AdamW::new(optimizer_config(recipe));
+    let batches = learner.batches(0);
+    let (mut tokens, mut started) = (0, Instant::now());
+    // The first step touches every page for the first time: it is not counted.
+    for (index, rows) in batches.iter().cycle().take(10_000).enumerate() {
+        let loss = learner.loss(&model, rows, &mut Noise::at(recipe.seed, index as u64))?;
+        model = optimizer.step(model, loss.backward(), 0.0).0;
+        if index == 0 {
+            started = Instant::now();
+            continue;
+        }
+        tokens += learner.tokens(rows);
+        if started.elapsed().as_secs_f64() >= seconds {
+            break;
+        }
+    }
+    Ok(started.elapsed().as_secs_f64() / tokens.max(1) as f64)
+}
+
+fn optimizer_config(recipe: &Recipe) -> AdamWConfig {
+    AdamWConfig {
+        weight_decay: recipe.weight_decay,
+        clip_norm: Some(recipe.clip_norm as f32),
+        ..AdamWConfig::default()
+    }
+}
+
+impl Progress {
+    /// Books the end of an epoch; `true` if its weights are the best so far.
+    fn epoch_ends(&mut self, validation: &Validation, train_loss: f64, recipe: &Recipe) -> bool {
+        self.epoch += 1;
+        self.batch = 0;
+        self.loss_sum = 0.0;
+        self.curve.push(CurvePoint {
+            epoch: self.epoch as f64,
+            train_loss,
+            validation_loss: validation.loss,
+            validation_accuracy: validation.accuracy,
+        });
+        // Equal accuracy is common on small validation parts: the lower loss is then the better model.
+        let score = (validation.accuracy, -validation.loss);
+        let better = self.best_epoch == 0 || score > (self.best_accuracy, -self.best_loss);
+        if better {
+            (self.best_epoch, self.best_accuracy, self.best_loss) = (self.epoch, validation.accuracy, validation.loss);
+        }
+        if self.epoch >= recipe.epochs {
+            self.stopped = Some(format!("all {} planned epochs were done", recipe.epochs));
+        } else if self.epoch - self.best_epoch >= recipe.patience {
+            self.stopped = Some(format!(
+                "the validation score had not improved for {} epochs since epoch {}",
+                recipe.patience, self.best_epoch
+            ));
+        }
+        better
+    }
+}
+
+/// Turns steps into a rate and a time left.
+struct Pace {
+    started: Instant,
+    first_step: u64,
+    tokens: usize,
+}
+
+impl Pace {
+    fn start(progress: &Progress) -> Self {
+        Self { started: Instant::now(), first_step: progress.step, tokens: 0 }
+    }
+
+    fn step(&mut self, progress: &Progress, recipe: &Recipe, batches: usize, tokens: usize, loss: f64, rate: f64) -> Event {
+        self.tokens += tokens;
+        let seconds = self.started.elapsed().as_secs_f64();
+        let steps = (recipe.epochs * batches) as u64;
+        let done = (progress.step - self.first_step) as f64;
+        Event::Stepped {
+            step: progress.step,
+            steps: steps.max(progress.step),
+            epoch: progress.epoch as f64 + progress.batch as f64 / batches as f64,
+            loss,
+            learning_rate: rate,
+            tokens_per_second: self.tokens as f64 / seconds.max(1e-9),
+            seconds_left: seconds / done * steps.saturating_sub(progress.step) as f64,
+        }
     }
 }
