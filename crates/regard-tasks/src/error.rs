@@ -12,7 +12,7 @@ pub type Result<T> = std::result::Result<T, Error>;
 #[non_exhaustive]
 pub enum Error {
     /// A file could not be read.
-    #[error("{}: cannot be read: {source}", path.display())]
+    #[error("{}: cannot be read: {source}", .path.display())]
     Read {
         /// The file.
         path: PathBuf,
@@ -21,7 +21,7 @@ pub enum Error {
     },
 
     /// A file or folder could not be written.
-    #[error("{}: cannot be written: {source}", path.display())]
+    #[error("{}: cannot be written: {source}", .path.display())]
     Write {
         /// The file or folder.
         path: PathBuf,
@@ -30,7 +30,7 @@ pub enum Error {
     },
 
     /// A table is not what its name says, or breaks off, or would lose rows.
-    #[error("{}{}: {what}", path.display(), at_line(*line))]
+    #[error("{}{}: {what}", .path.display(), at_line(.line.as_ref()))]
     Table {
         /// The file.
         path: PathBuf,
@@ -41,7 +41,7 @@ pub enum Error {
     },
 
     /// A table has no such column.
-    #[error("{}: no column `{column}`{}; it has {}", path.display(), did_you_mean(nearest.as_deref()), quoted(found))]
+    #[error("{}: no column `{column}`{}; it has {}", .path.display(), did_you_mean(.nearest.as_deref()), quoted(.found))]
     MissingColumn {
         /// The file.
         path: PathBuf,
@@ -54,7 +54,7 @@ pub enum Error {
     },
 
     /// The columns cannot be told from their names and values.
-    #[error("{}: {what}", path.display())]
+    #[error("{}: {what}", .path.display())]
     Columns {
         /// The file.
         path: PathBuf,
@@ -89,7 +89,7 @@ pub enum Error {
     Tokenizer(String),
 
     /// A model folder is damaged, of another kind, or hostile.
-    #[error("{}: {field}: found {found}, expected {expected}", path.display())]
+    #[error("{}: {field}: found {found}, expected {expected}", .path.display())]
     Bundle {
         /// The file, or the folder.
         path: PathBuf,
@@ -118,7 +118,7 @@ pub enum Error {
     },
 
     /// A checkpoint cannot be used.
-    #[error("{}: not a usable checkpoint: {what}", path.display())]
+    #[error("{}: not a usable checkpoint: {what}", .path.display())]
     Checkpoint {
         /// The file.
         path: PathBuf,
@@ -160,7 +160,7 @@ impl Error {
     }
 }
 
-fn at_line(line: Option<u64>) -> String {
+fn at_line(line: Option<&u64>) -> String {
     line.map(|line| format!(", line {line}")).unwrap_or_default()
 }
 

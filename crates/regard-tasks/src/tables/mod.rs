@@ -12,7 +12,7 @@ mod source;
 use std::path::{Path, PathBuf};
 
 use arrow_array::cast::AsArray;
-use arrow_array::{Array, RecordBatch};
+use arrow_array::RecordBatch;
 use sha2::{Digest, Sha256};
 
 use crate::error::short;
@@ -82,7 +82,7 @@ impl Table {
             Kind::Csv => csv::read(path, source::text(path, &bytes)?, None),
             Kind::Tsv => csv::read(path, source::text(path, &bytes)?, Some(b'\t')),
             Kind::Json => json::read(path, source::text(path, &bytes)?),
-            Kind::Parquet => parquet::read(path, bytes),
+            Kind::Parquet => parquet::read(path),
         }?;
         let table = Self {
             path: path.to_owned(),
