@@ -1,6 +1,12 @@
 //! What a training run reports, as data (`report.json`), as prose (`README.md`) and as a page.
 
+mod page;
+mod prose;
+
 use serde::{Deserialize, Serialize};
+
+pub use page::{explanation_html, html};
+pub use prose::readme;
 
 use crate::metrics::{Difference, Evaluation, Interval};
 
