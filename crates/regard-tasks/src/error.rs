@@ -130,27 +130,54 @@ pub enum Error {
 impl Error {
     /// An argument that cannot be meant.
     pub fn argument(name: impl Into<String>, found: impl Display, expected: impl Display) -> Self {
-        Self::Argument { name: name.into(), found: found.to_string(), expected: expected.to_string() }
+        Self::Argument {
+            name: name.into(),
+            found: found.to_string(),
+            expected: expected.to_string(),
+        }
     }
 
     /// A setting out of its range.
     pub fn setting(name: impl Into<String>, found: impl Display, expected: impl Display) -> Self {
-        Self::Setting { name: name.into(), found: found.to_string(), expected: expected.to_string() }
+        Self::Setting {
+            name: name.into(),
+            found: found.to_string(),
+            expected: expected.to_string(),
+        }
     }
 
     pub(crate) fn read(path: &Path, source: io::Error) -> Self {
-        Self::Read { path: path.to_owned(), source }
+        Self::Read {
+            path: path.to_owned(),
+            source,
+        }
     }
 
     pub(crate) fn write(path: &Path, source: io::Error) -> Self {
-        Self::Write { path: path.to_owned(), source }
+        Self::Write {
+            path: path.to_owned(),
+            source,
+        }
     }
 
-    pub(crate) fn table(path: &Path, line: impl Into<Option<u64>>, what: impl Into<String>) -> Self {
-        Self::Table { path: path.to_owned(), line: line.into(), what: what.into() }
+    pub(crate) fn table(
+        path: &Path,
+        line: impl Into<Option<u64>>,
+        what: impl Into<String>,
+    ) -> Self {
+        Self::Table {
+            path: path.to_owned(),
+            line: line.into(),
+            what: what.into(),
+        }
     }
 
-    pub(crate) fn bundle(path: &Path, field: impl Display, found: impl Display, expected: impl Display) -> Self {
+    pub(crate) fn bundle(
+        path: &Path,
+        field: impl Display,
+        found: impl Display,
+        expected: impl Display,
+    ) -> Self {
         Self::Bundle {
             path: path.to_owned(),
             field: field.to_string(),
@@ -161,17 +188,24 @@ impl Error {
 }
 
 fn at_line(line: Option<&u64>) -> String {
-    line.map(|line| format!(", line {line}")).unwrap_or_default()
+    line.map(|line| format!(", line {line}"))
+        .unwrap_or_default()
 }
 
 fn did_you_mean(nearest: Option<&str>) -> String {
-    nearest.map(|nearest| format!(" (did you mean `{nearest}`?)")).unwrap_or_default()
+    nearest
+        .map(|nearest| format!(" (did you mean `{nearest}`?)"))
+        .unwrap_or_default()
 }
 
 /// Names in backticks; a file of a thousand columns, or of one that is a whole text, does not flood the terminal.
 pub(crate) fn quoted<S: AsRef<str>>(names: &[S]) -> String {
     const SHOWN: usize = 20;
-    let mut list: Vec<String> = names.iter().take(SHOWN).map(|name| format!("`{}`", short(name.as_ref()))).collect();
+    let mut list: Vec<String> = names
+        .iter()
+        .take(SHOWN)
+        .map(|name| format!("`{}`", short(name.as_ref())))
+        .collect();
     if names.len() > SHOWN {
         list.push(format!("… ({} in all)", names.len()));
     }
@@ -181,7 +215,11 @@ pub(crate) fn quoted<S: AsRef<str>>(names: &[S]) -> String {
 /// The beginning of a text, on one line, for a message.
 pub(crate) fn short(text: &str) -> String {
     const SHOWN: usize = 40;
-    let mut shown: String = text.chars().take(SHOWN).flat_map(char::escape_debug).collect();
+    let mut shown: String = text
+        .chars()
+        .take(SHOWN)
+        .flat_map(char::escape_debug)
+        .collect();
     shown = shown.replace("\\'", "'").replace("\\\"", "\"");
     if text.chars().nth(SHOWN).is_some() {
         shown.push('…');

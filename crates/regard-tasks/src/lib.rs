@@ -8,6 +8,7 @@ pub mod columns;
 pub mod error;
 pub mod linear;
 pub mod metrics;
+mod random;
 pub mod report;
 mod run_folder;
 pub mod splits;

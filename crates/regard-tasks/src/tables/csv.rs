@@ -31,9 +31,15 @@ pub(super) fn read(path: &Path, text: &str, separator: Option<u8>) -> Result<Con
     });
     let scan = Scan::of(path, text, separator)?;
     if let Some(first) = scan.blank_lines.first() {
-        let (lines, were) = if scan.blank_lines.len() == 1 { ("line", "was") } else { ("lines", "were") };
+        let (lines, were) = if scan.blank_lines.len() == 1 {
+            ("line", "was")
+        } else {
+            ("lines", "were")
+        };
         let count = scan.blank_lines.len();
-        notes.push(format!("{count} blank {lines} {were} passed over (the first is line {first})"));
+        notes.push(format!(
+            "{count} blank {lines} {were} passed over (the first is line {first})"
+        ));
     }
     let failed = |error: ArrowError| Error::table(path, None, error.to_string());
     let names = header(text, separator, scan.columns).map_err(failed)?;
@@ -44,7 +50,9 @@ pub(super) fn read(path: &Path, text: &str, separator: Option<u8>) -> Result<Con
         .with_batch_size(batch_rows(scan.longest))
         .build_buffered(text.as_bytes())
         .map_err(failed)?;
-    let batches = reader.collect::<std::result::Result<Vec<RecordBatch>, _>>().map_err(failed)?;
+    let batches = reader
+        .collect::<std::result::Result<Vec<RecordBatch>, _>>()
+        .map_err(failed)?;
     Ok(Contents {
         columns: names.into_iter().map(Column::new).collect(),
         batches,
@@ -62,14 +70,21 @@ fn sniff(text: &str) -> u8 {
             b'"' => quoted = !quoted,
             b'\n' | b'\r' if !quoted => break,
             _ if quoted => {}
-            _ => counts.iter_mut().filter(|(separator, _)| *separator == byte).for_each(|(_, count)| *count += 1),
+            _ => counts
+                .iter_mut()
+                .filter(|(separator, _)| *separator == byte)
+                .for_each(|(_, count)| *count += 1),
         }
     }
     // A header with a comma in it is what the file's name says.
     if counts[0].1 > 0 || counts[1].1 + counts[2].1 == 0 {
         return b',';
     }
-    if counts[1].1 >= counts[2].1 { b';' } else { b'\t' }
+    if counts[1].1 >= counts[2].1 {
+        b';'
+    } else {
+        b'\t'
+    }
 }
 
 fn separator_name(separator: u8) -> &'static str {
@@ -81,7 +96,11 @@ fn separator_name(separator: u8) -> &'static str {
 }
 
 /// The fields of the header; an empty one has no name.
-fn header(text: &str, separator: u8, columns: usize) -> std::result::Result<Vec<Option<String>>, ArrowError> {
+fn header(
+    text: &str,
+    separator: u8,
+    columns: usize,
+) -> std::result::Result<Vec<Option<String>>, ArrowError> {
     let places: Vec<String> = (0..columns).map(|at| at.to_string()).collect();
     let mut reader = ReaderBuilder::new(Arc::new(schema(&places)))
         .with_delimiter(separator)
@@ -92,21 +111,30 @@ fn header(text: &str, separator: u8, columns: usize) -> std::result::Result<Vec<
     };
     let name = |at: usize| {
         let column = batch.column(at).as_string::<i32>();
-        let name = (!column.is_empty() && column.is_valid(0)).then(|| column.value(0).trim().to_owned());
+        let name =
+            (!column.is_empty() && column.is_valid(0)).then(|| column.value(0).trim().to_owned());
         name.filter(|name| !name.is_empty())
     };
     Ok((0..columns).map(name).collect())
 }
 
 /// Every column with a name of its own: one without a name is called by its place.
-pub(super) fn checked_names(path: &Path, line: impl Into<Option<u64>>, names: Vec<Option<String>>) -> Result<Vec<String>> {
+pub(super) fn checked_names(
+    path: &Path,
+    line: impl Into<Option<u64>>,
+    names: Vec<Option<String>>,
+) -> Result<Vec<String>> {
     let named = names.into_iter().enumerate();
-    let names: Vec<String> = named.map(|(at, name)| name.unwrap_or_else(|| format!("column {}", at + 1))).collect();
+    let names: Vec<String> = named
+        .map(|(at, name)| name.unwrap_or_else(|| format!("column {}", at + 1)))
+        .collect();
     let mut seen = HashMap::new();
     for (at, name) in names.iter().enumerate() {
         if let Some(before) = seen.insert(name.as_str(), at) {
             let (name, first, second) = (short(name), before + 1, at + 1);
-            let what = format!("columns {first} and {second} are both named `{name}`, expected names that differ");
+            let what = format!(
+                "columns {first} and {second} are both named `{name}`, expected names that differ"
+            );
             return Err(Error::table(path, line, what));
         }
     }
@@ -115,7 +143,12 @@ pub(super) fn checked_names(path: &Path, line: impl Into<Option<u64>>, names: Ve
 
 /// Every column as text, so that a label `01` stays `01`.
 pub(super) fn schema<S: AsRef<str>>(names: &[S]) -> Schema {
-    Schema::new(names.iter().map(|name| Field::new(name.as_ref(), DataType::Utf8, true)).collect::<Vec<_>>())
+    Schema::new(
+        names
+            .iter()
+            .map(|name| Field::new(name.as_ref(), DataType::Utf8, true))
+            .collect::<Vec<_>>(),
+    )
 }
 
 /// What one pass over the file finds: where each row begins, and that every row is whole.
@@ -132,8 +165,18 @@ struct Scan {
 
 impl Scan {
     fn of(path: &Path, text: &str, separator: u8) -> Result<Self> {
-        let mut scan = Self { header_line: 0, columns: 0, lines: Vec::new(), blank_lines: Vec::new(), longest: 0 };
-        let mut at = Place { bytes: text.as_bytes(), at: 0, line: 1 };
+        let mut scan = Self {
+            header_line: 0,
+            columns: 0,
+            lines: Vec::new(),
+            blank_lines: Vec::new(),
+            longest: 0,
+        };
+        let mut at = Place {
+            bytes: text.as_bytes(),
+            at: 0,
+            line: 1,
+        };
         while at.peek().is_some() {
             if at.end_of_line() {
                 scan.blank_lines.push(at.line - 1);
@@ -143,16 +186,25 @@ impl Scan {
             let fields = at.record(path, separator, scan.columns)?;
             scan.longest = scan.longest.max(at.at - start);
             if scan.longest > MAX_ROW {
-                return Err(Error::table(path, line, format!("this row has more than {MAX_ROW} bytes (1 GiB)")));
+                return Err(Error::table(
+                    path,
+                    line,
+                    format!("this row has more than {MAX_ROW} bytes (1 GiB)"),
+                ));
             }
             if scan.columns == 0 {
                 if fields > MAX_COLUMNS {
-                    let what = format!("the header has {fields} columns, expected at most {MAX_COLUMNS}");
+                    let what =
+                        format!("the header has {fields} columns, expected at most {MAX_COLUMNS}");
                     return Err(Error::table(path, line, what));
                 }
                 (scan.columns, scan.header_line) = (fields, line);
             } else if fields != scan.columns {
-                return Err(Error::table(path, line, ragged(fields, scan.columns, separator)));
+                return Err(Error::table(
+                    path,
+                    line,
+                    ragged(fields, scan.columns, separator),
+                ));
             } else {
                 scan.lines.push(line);
             }
@@ -207,7 +259,10 @@ impl Place<'_> {
                 self.quoted_field(path, separator, columns)?;
             }
             // A quotation mark within a field that does not begin with one is a letter: `a 5" screen`.
-            while self.peek().is_some_and(|byte| byte != separator && !matches!(byte, b'\n' | b'\r')) {
+            while self
+                .peek()
+                .is_some_and(|byte| byte != separator && !matches!(byte, b'\n' | b'\r'))
+            {
                 self.at += 1;
             }
             if self.peek() == Some(separator) {
@@ -235,17 +290,33 @@ impl Place<'_> {
                 Some(_) => self.at += 1,
             }
         }
-        self.swallows_rows(path, &self.bytes[start..self.at], opened, separator, columns)?;
+        self.swallows_rows(
+            path,
+            &self.bytes[start..self.at],
+            opened,
+            separator,
+            columns,
+        )?;
         self.at += 1;
-        while self.peek().is_some_and(|byte| matches!(byte, b' ' | b'\t') && byte != separator) {
+        while self
+            .peek()
+            .is_some_and(|byte| matches!(byte, b' ' | b'\t') && byte != separator)
+        {
             self.at += 1;
         }
         match self.peek() {
             None | Some(b'\r' | b'\n') => Ok(()),
             Some(byte) if byte == separator => Ok(()),
             Some(_) => {
-                let rest = String::from_utf8_lossy(&self.bytes[self.at..self.bytes.len().min(self.at + 40)]);
-                let rest = short(rest.trim_end_matches('\u{FFFD}').lines().next().unwrap_or_default());
+                let rest = String::from_utf8_lossy(
+                    &self.bytes[self.at..self.bytes.len().min(self.at + 40)],
+                );
+                let rest = short(
+                    rest.trim_end_matches('\u{FFFD}')
+                        .lines()
+                        .next()
+                        .unwrap_or_default(),
+                );
                 let what = format!(
                     "the quoted field that opens here is closed on line {} and followed by `{rest}`, expected a {} or the \
                      end of the line; a quotation mark within a field is doubled (\"\")",
@@ -259,14 +330,25 @@ impl Place<'_> {
 
     /// An open quotation mark may find its partner by accident, many rows later. A field of twenty lines and more, each of
     /// which would be a row of this very table, is such an accident.
-    fn swallows_rows(&self, path: &Path, field: &[u8], opened: u64, separator: u8, columns: usize) -> Result<()> {
+    fn swallows_rows(
+        &self,
+        path: &Path,
+        field: &[u8],
+        opened: u64,
+        separator: u8,
+        columns: usize,
+    ) -> Result<()> {
         const LINES: u64 = 20;
         if columns < 2 || self.line - opened < LINES {
             return Ok(());
         }
-        let mut lines = field.split(|byte| *byte == b'\n').skip(1).collect::<Vec<_>>();
+        let mut lines = field
+            .split(|byte| *byte == b'\n')
+            .skip(1)
+            .collect::<Vec<_>>();
         lines.pop(); // the first and the last line are parts of rows
-        let row = |line: &&[u8]| line.iter().filter(|byte| **byte == separator).count() + 1 == columns;
+        let row =
+            |line: &&[u8]| line.iter().filter(|byte| **byte == separator).count() + 1 == columns;
         if lines.len() as u64 + 1 >= LINES && lines.iter().all(row) {
             let what = format!(
                 "the quoted field that opens here runs to line {}, over {} lines that each look like a row: a quotation \

@@ -21,9 +21,17 @@ const MAX_COLUMNS: usize = 4096;
 /// Reads objects; a field that some lack is empty there, one that holds a list or an object somewhere is unreadable.
 pub(super) fn read(path: &Path, text: &str) -> Result<Contents> {
     let mut found = Found::default();
-    if text.trim_start().starts_with('[') { found.array(path, text) } else { found.lines(path, text) }?;
-    let readable: Vec<&str> =
-        found.columns.iter().filter(|column| column.unreadable.is_none()).map(|column| column.name.as_str()).collect();
+    if text.trim_start().starts_with('[') {
+        found.array(path, text)
+    } else {
+        found.lines(path, text)
+    }?;
+    let readable: Vec<&str> = found
+        .columns
+        .iter()
+        .filter(|column| column.unreadable.is_none())
+        .map(|column| column.name.as_str())
+        .collect();
     if readable.is_empty() && !found.rows.is_empty() {
         let what = "no field of the objects holds text or numbers, expected objects like {\"text\": \"…\", \"label\": \"…\"}";
         return Err(Error::table(path, found.at.first().copied(), what));
@@ -37,13 +45,22 @@ pub(super) fn read(path: &Path, text: &str) -> Result<Contents> {
         .build_decoder()
         .map_err(|error| Error::table(path, None, error.to_string()))?;
     for (rows, at) in found.rows.chunks(batch).zip(found.at.chunks(batch)) {
-        let failed = |error: arrow_schema::ArrowError| Error::table(path, at[0], format!("or a line after: {error}"));
+        let failed = |error: arrow_schema::ArrowError| {
+            Error::table(path, at[0], format!("or a line after: {error}"))
+        };
         for row in rows {
-            decoder.decode(&text.as_bytes()[row.clone()]).map_err(failed)?;
+            decoder
+                .decode(&text.as_bytes()[row.clone()])
+                .map_err(failed)?;
         }
         batches.extend(decoder.flush().map_err(failed)?);
     }
-    Ok(Contents { columns: found.columns, batches, lines: Lines::Known(found.at), notes: Vec::new() })
+    Ok(Contents {
+        columns: found.columns,
+        batches,
+        lines: Lines::Known(found.at),
+        notes: Vec::new(),
+    })
 }
 
 /// The objects of a file: where they are and which fields they have.
@@ -66,14 +83,19 @@ impl Found {
                 continue;
             }
             let at = at as u64 + 1;
-            let object: Object = serde_json::from_str(line).map_err(|error| unreadable(path, at, &error))?;
+            let object: Object =
+                serde_json::from_str(line).map_err(|error| unreadable(path, at, &error))?;
             self.add(path, object, range, at)?;
         }
         Ok(())
     }
 
     fn array(&mut self, path: &Path, text: &str) -> Result<()> {
-        let mut lines = LineCount { text, to: 0, line: 1 };
+        let mut lines = LineCount {
+            text,
+            to: 0,
+            line: 1,
+        };
         let gap = |from: usize| from + text[from..].len() - text[from..].trim_start().len();
         let mut at = gap(0) + 1;
         loop {
@@ -85,8 +107,16 @@ impl Found {
             let mut stream = serde_json::Deserializer::from_str(&text[at..]).into_iter::<Object>();
             let object = match stream.next() {
                 Some(Ok(object)) => object,
-                Some(Err(error)) => return Err(unreadable(path, line + error.line() as u64 - 1, &error)),
-                None => return Err(Error::table(path, line, "the array breaks off, expected an object or `]`")),
+                Some(Err(error)) => {
+                    return Err(unreadable(path, line + error.line() as u64 - 1, &error));
+                }
+                None => {
+                    return Err(Error::table(
+                        path,
+                        line,
+                        "the array breaks off, expected an object or `]`",
+                    ));
+                }
             };
             let range = at..at + stream.byte_offset();
             at = gap(range.end);
@@ -96,7 +126,9 @@ impl Found {
                 Some(b']') => break,
                 _ => {
                     let rest = short(&text[at..]);
-                    let what = format!("found `{rest}` after an object, expected `,` or the `]` that closes the array");
+                    let what = format!(
+                        "found `{rest}` after an object, expected `,` or the `]` that closes the array"
+                    );
                     return Err(Error::table(path, lines.at(at), what));
                 }
             }
@@ -120,11 +152,15 @@ impl Found {
                 }
             };
             if self.columns.len() > MAX_COLUMNS {
-                let what = format!("more than {MAX_COLUMNS} different fields, expected the same few in every object");
+                let what = format!(
+                    "more than {MAX_COLUMNS} different fields, expected the same few in every object"
+                );
                 return Err(Error::table(path, line, what));
             }
             if let Value::Nested(what) = value {
-                self.columns[place].unreadable.get_or_insert_with(|| (Some(line), what.to_owned()));
+                self.columns[place]
+                    .unreadable
+                    .get_or_insert_with(|| (Some(line), what.to_owned()));
             }
         }
         self.rows.push(range);
@@ -151,7 +187,10 @@ impl LineCount<'_> {
 fn unreadable(path: &Path, line: u64, error: &serde_json::Error) -> Error {
     let said = error.to_string();
     let said = said.split(" at line ").next().unwrap_or(&said);
-    let what = format!("{said} (column {}), expected one JSON object a line, or one array of objects", error.column());
+    let what = format!(
+        "{said} (column {}), expected one JSON object a line, or one array of objects",
+        error.column()
+    );
     Error::table(path, line, what)
 }
 
@@ -173,15 +212,23 @@ impl<'de> Deserialize<'de> for Object {
                 f.write_str("an object")
             }
 
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> std::result::Result<Object, A::Error> {
+            fn visit_map<A: MapAccess<'de>>(
+                self,
+                mut map: A,
+            ) -> std::result::Result<Object, A::Error> {
                 let mut fields: Vec<(String, Value)> = Vec::new();
                 while let Some((name, value)) = map.next_entry::<String, Value>()? {
                     // Few fields an object: looking through them is quicker than hashing.
                     if fields.len() >= MAX_COLUMNS {
-                        return Err(A::Error::custom(format!("more than {MAX_COLUMNS} fields in one object")));
+                        return Err(A::Error::custom(format!(
+                            "more than {MAX_COLUMNS} fields in one object"
+                        )));
                     }
                     if fields.iter().any(|(other, _)| *other == name) {
-                        return Err(A::Error::custom(format!("the field `{}` occurs twice", short(&name))));
+                        return Err(A::Error::custom(format!(
+                            "the field `{}` occurs twice",
+                            short(&name)
+                        )));
                     }
                     fields.push((name, value));
                 }
@@ -226,12 +273,18 @@ impl<'de> Deserialize<'de> for Value {
                 Ok(Value::Scalar)
             }
 
-            fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> std::result::Result<Value, A::Error> {
+            fn visit_seq<A: SeqAccess<'de>>(
+                self,
+                mut list: A,
+            ) -> std::result::Result<Value, A::Error> {
                 while list.next_element::<IgnoredAny>()?.is_some() {}
                 Ok(Value::Nested("a list"))
             }
 
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> std::result::Result<Value, A::Error> {
+            fn visit_map<A: MapAccess<'de>>(
+                self,
+                mut map: A,
+            ) -> std::result::Result<Value, A::Error> {
                 while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
                 Ok(Value::Nested("an object"))
             }

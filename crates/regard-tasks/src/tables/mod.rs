@@ -11,8 +11,8 @@ mod source;
 
 use std::path::{Path, PathBuf};
 
-use arrow_array::cast::AsArray;
 use arrow_array::RecordBatch;
+use arrow_array::cast::AsArray;
 use sha2::{Digest, Sha256};
 
 use crate::error::short;
@@ -47,7 +47,10 @@ struct Column {
 
 impl Column {
     fn new(name: impl Into<String>) -> Self {
-        Self { name: name.into(), unreadable: None }
+        Self {
+            name: name.into(),
+            unreadable: None,
+        }
     }
 }
 
@@ -74,7 +77,11 @@ impl Table {
         let format = Format::of(path)?;
         let bytes = source::read(path)?;
         let fingerprint = hexadecimal(&Sha256::digest(&bytes));
-        let bytes = if format.gzip { source::unzip(path, &bytes)? } else { bytes };
+        let bytes = if format.gzip {
+            source::unzip(path, &bytes)?
+        } else {
+            bytes
+        };
         if bytes.iter().all(u8::is_ascii_whitespace) {
             return Err(Error::table(path, None, "the file is empty"));
         }
@@ -94,11 +101,17 @@ impl Table {
         };
         let found: usize = table.batches.iter().map(RecordBatch::num_rows).sum();
         if found != table.rows() {
-            let what = format!("read {found} rows of {}: this is a bug in Regard, nothing was kept", table.rows());
+            let what = format!(
+                "read {found} rows of {}: this is a bug in Regard, nothing was kept",
+                table.rows()
+            );
             return Err(Error::table(path, None, what));
         }
         if found == 0 {
-            let what = format!("the file has a header (`{}`) and no rows", short(&table.names().join("`, `")));
+            let what = format!(
+                "the file has a header (`{}`) and no rows",
+                short(&table.names().join("`, `"))
+            );
             return Err(Error::table(path, None, what));
         }
         Ok(table)
@@ -106,7 +119,10 @@ impl Table {
 
     /// The columns, in the order of the file.
     pub fn names(&self) -> Vec<&str> {
-        self.columns.iter().map(|column| column.name.as_str()).collect()
+        self.columns
+            .iter()
+            .map(|column| column.name.as_str())
+            .collect()
     }
 
     /// How many rows there are, the header not counted.
@@ -145,14 +161,22 @@ impl Table {
             });
         };
         if let Some((line, what)) = &column.unreadable {
-            let what = format!("the column `{name}` holds {what}, expected text, numbers or true and false");
+            let what = format!(
+                "the column `{name}` holds {what}, expected text, numbers or true and false"
+            );
             return Err(Error::table(&self.path, *line, what));
         }
         let mut values = Vec::with_capacity(self.rows());
         for batch in &self.batches {
-            let array = batch.column_by_name(name).and_then(|array| array.as_string_opt::<i32>());
+            let array = batch
+                .column_by_name(name)
+                .and_then(|array| array.as_string_opt::<i32>());
             let Some(array) = array else {
-                return Err(Error::table(&self.path, None, format!("the column `{name}` was not read as text")));
+                return Err(Error::table(
+                    &self.path,
+                    None,
+                    format!("the column `{name}` was not read as text"),
+                ));
             };
             values.extend(array.iter().map(|value| value.map(str::to_owned)));
         }
@@ -189,7 +213,11 @@ enum Kind {
 
 impl Format {
     fn of(path: &Path) -> Result<Self> {
-        let name = path.file_name().unwrap_or_default().to_string_lossy().to_lowercase();
+        let name = path
+            .file_name()
+            .unwrap_or_default()
+            .to_string_lossy()
+            .to_lowercase();
         let (name, gzip) = match name.strip_suffix(".gz") {
             Some(inner) => (inner.to_owned(), true),
             None => (name, false),
@@ -252,8 +280,14 @@ mod tests {
 
     #[test]
     fn the_nearest_name_is_near() {
-        assert_eq!(nearest("txt", &["id", "text", "label"]).as_deref(), Some("text"));
-        assert_eq!(nearest("Label", &["id", "text", "label"]).as_deref(), Some("label"));
+        assert_eq!(
+            nearest("txt", &["id", "text", "label"]).as_deref(),
+            Some("text")
+        );
+        assert_eq!(
+            nearest("Label", &["id", "text", "label"]).as_deref(),
+            Some("label")
+        );
         assert_eq!(nearest("sentiment", &["id", "text", "label"]), None);
         assert_eq!(edit_distance("kitten", "sitting"), 3);
     }

@@ -17,52 +17,93 @@ const LIMIT: i64 = 4 << 30;
 
 /// Reads every column that can be text; the others say what they hold when they are asked for.
 pub(super) fn read(path: &Path) -> Result<Contents> {
-    let failed = |error: &dyn std::fmt::Display| Error::table(path, None, format!("not a whole Parquet file: {error}"));
+    let failed = |error: &dyn std::fmt::Display| {
+        Error::table(path, None, format!("not a whole Parquet file: {error}"))
+    };
     let file = File::open(path).map_err(|source| Error::read(path, source))?;
     let builder = ParquetRecordBatchReaderBuilder::try_new(file).map_err(|error| failed(&error))?;
     let groups = builder.metadata().row_groups();
-    let unpacked = groups.iter().try_fold(0_i64, |sum, group| sum.checked_add(group.total_byte_size().max(0)));
+    let unpacked = groups.iter().try_fold(0_i64, |sum, group| {
+        sum.checked_add(group.total_byte_size().max(0))
+    });
     if unpacked.is_none_or(|unpacked| unpacked > LIMIT) {
-        return Err(Error::table(path, None, format!("more than {LIMIT} bytes (4 GiB) unpacked, expected less: split it")));
+        return Err(Error::table(
+            path,
+            None,
+            format!("more than {LIMIT} bytes (4 GiB) unpacked, expected less: split it"),
+        ));
     }
-    let rows = usize::try_from(builder.metadata().file_metadata().num_rows()).map_err(|error| failed(&error))?;
+    let rows = usize::try_from(builder.metadata().file_metadata().num_rows())
+        .map_err(|error| failed(&error))?;
 
     let schema = builder.schema().clone();
-    let names = schema.fields().iter().map(|field| Some(field.name().clone()).filter(|name| !name.is_empty())).collect();
+    let names = schema
+        .fields()
+        .iter()
+        .map(|field| Some(field.name().clone()).filter(|name| !name.is_empty()))
+        .collect();
     let names = csv::checked_names(path, None, names)?;
     let columns: Vec<Column> = names
         .into_iter()
         .zip(schema.fields())
-        .map(|(name, field)| Column { name, unreadable: unreadable(field.data_type()).map(|what| (None, what)) })
+        .map(|(name, field)| Column {
+            name,
+            unreadable: unreadable(field.data_type()).map(|what| (None, what)),
+        })
         .collect();
-    let read: Vec<usize> = (0..columns.len()).filter(|at| columns[*at].unreadable.is_none()).collect();
+    let read: Vec<usize> = (0..columns.len())
+        .filter(|at| columns[*at].unreadable.is_none())
+        .collect();
     if read.is_empty() {
         return Err(Error::table(path, None, "no column holds text or numbers"));
     }
     let wanted: Vec<&str> = read.iter().map(|at| columns[*at].name.as_str()).collect();
     let text: std::sync::Arc<Schema> = csv::schema(&wanted).into();
     let mask = ProjectionMask::roots(builder.parquet_schema(), read.iter().copied());
-    let reader = builder.with_projection(mask).with_batch_size(1024).build().map_err(|error| failed(&error))?;
-    let options = CastOptions { safe: false, ..CastOptions::default() };
+    let reader = builder
+        .with_projection(mask)
+        .with_batch_size(1024)
+        .build()
+        .map_err(|error| failed(&error))?;
+    let options = CastOptions {
+        safe: false,
+        ..CastOptions::default()
+    };
     let mut batches = Vec::new();
     for batch in reader {
         let batch = batch.map_err(|error| failed(&error))?;
-        let as_text = batch.columns().iter().map(|array| cast_with_options(array, &DataType::Utf8, &options));
-        let as_text = as_text.collect::<std::result::Result<Vec<_>, _>>().map_err(|error| failed(&error))?;
+        let as_text = batch
+            .columns()
+            .iter()
+            .map(|array| cast_with_options(array, &DataType::Utf8, &options));
+        let as_text = as_text
+            .collect::<std::result::Result<Vec<_>, _>>()
+            .map_err(|error| failed(&error))?;
         batches.push(RecordBatch::try_new(text.clone(), as_text).map_err(|error| failed(&error))?);
     }
-    Ok(Contents { columns, batches, lines: Lines::Records(rows), notes: Vec::new() })
+    Ok(Contents {
+        columns,
+        batches,
+        lines: Lines::Records(rows),
+        notes: Vec::new(),
+    })
 }
 
 /// What a column holds that is not text; `None` if it can be read.
 fn unreadable(kind: &DataType) -> Option<String> {
     match kind {
         DataType::Dictionary(_, values) => unreadable(values),
-        DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View | DataType::Boolean | DataType::Null => None,
+        DataType::Utf8
+        | DataType::LargeUtf8
+        | DataType::Utf8View
+        | DataType::Boolean
+        | DataType::Null => None,
         DataType::Date32 | DataType::Date64 | DataType::Timestamp(..) => None,
         numbers if numbers.is_numeric() => None,
         DataType::Binary | DataType::LargeBinary | DataType::BinaryView => Some("bytes".to_owned()),
-        DataType::List(_) | DataType::LargeList(_) | DataType::FixedSizeList(..) => Some("lists".to_owned()),
+        DataType::List(_) | DataType::LargeList(_) | DataType::FixedSizeList(..) => {
+            Some("lists".to_owned())
+        }
         DataType::Struct(_) => Some("objects".to_owned()),
         other => Some(format!("values of type {other}")),
     }

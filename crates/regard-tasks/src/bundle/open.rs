@@ -1,0 +1,279 @@
+//! Opening: sizes before bytes, bytes before meaning.
+
+use std::collections::HashSet;
+use std::fs::{self, File};
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use regard_nn::parameters::NamedTensor;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+
+use super::{
+    CHECK, CHECK_LIMIT, CONFIG, Check, FORMAT, FileCheck, LABELS, MODEL, PAGE_LIMIT, REPORT,
+    REQUIRED, Sample, TOKENIZER, is_plain, weights,
+};
+use crate::error::short;
+use crate::tables::hexadecimal;
+use crate::tokenizer::TextTokenizer;
+use crate::{Error, Result};
+
+/// A model folder whose files are what they were when they were written.
+#[derive(Debug)]
+pub struct Opened {
+    folder: PathBuf,
+    /// The task's own configuration.
+    pub config: Value,
+    /// The tokenizer.
+    pub tokenizer: TextTokenizer,
+    /// The labels, in the order of the model's outputs: at least one, each once.
+    pub labels: Vec<String>,
+    /// The report of the training.
+    pub report: Value,
+    /// Inputs with the outputs they must have.
+    pub samples: Vec<Sample>,
+    /// Bytes of `model.safetensors`.
+    pub model_bytes: u64,
+}
+
+/// Opens a model folder of this task and verifies every file in it but the samples, which take the model.
+///
+/// # Errors
+///
+/// When a file is missing, has another size or SHA-256 than `check.json` says, is too large to be one of ours, or holds
+/// something else than it must. The message names file, field, found and expected.
+pub fn open(folder: &Path, task: &str) -> Result<Opened> {
+    if !fs::metadata(folder)
+        .map_err(|source| Error::read(folder, source))?
+        .is_dir()
+    {
+        return Err(Error::bundle(folder, "the model", "a file", "a folder"));
+    }
+    let check = read_check(&folder.join(CHECK))?;
+    if check.task != task {
+        return Err(Error::bundle(
+            &folder.join(CHECK),
+            "task",
+            format!("`{}`", short(&check.task)),
+            format!("`{task}`"),
+        ));
+    }
+    for (name, _) in REQUIRED {
+        if !check.files.contains_key(name) {
+            return Err(Error::bundle(
+                &folder.join(CHECK),
+                "files",
+                format!("no `{name}`"),
+                "every file of the model",
+            ));
+        }
+    }
+    for (name, expected) in &check.files {
+        if !is_plain(name) || name == CHECK {
+            let found = format!("`{}`", short(name));
+            return Err(Error::bundle(
+                &folder.join(CHECK),
+                "files",
+                found,
+                "names of files in the folder",
+            ));
+        }
+        verify(&folder.join(name), expected, limit_of(name))?;
+    }
+    let config = own_config(&folder.join(CONFIG), task)?;
+    let labels = labels(&folder.join(LABELS))?;
+    let path = folder.join(TOKENIZER);
+    let tokenizer = TextTokenizer::from_json(&read_limited(&path, limit_of(TOKENIZER))?)
+        .map_err(|error| Error::bundle(&path, "the tokenizer", error, "one that Regard wrote"))?;
+    Ok(Opened {
+        config,
+        tokenizer,
+        labels,
+        report: parse(&folder.join(REPORT), limit_of(REPORT))?,
+        samples: check.samples,
+        model_bytes: check.files[MODEL].bytes,
+        folder: folder.to_owned(),
+    })
+}
+
+impl Opened {
+    /// The weights: exactly those that the model expects, by name and shape.
+    ///
+    /// # Errors
+    ///
+    /// When one is missing, of another shape or type, not finite, or there are others; when the header lies about sizes.
+    pub fn tensors(&self, expected: &[(String, Vec<usize>)]) -> Result<Vec<NamedTensor>> {
+        weights::read(&self.folder.join(MODEL), expected)
+    }
+
+    /// The folder.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+}
+
+fn limit_of(name: &str) -> u64 {
+    REQUIRED
+        .iter()
+        .find(|(required, _)| *required == name)
+        .map_or(PAGE_LIMIT, |(_, limit)| *limit)
+}
+
+fn read_check(path: &Path) -> Result<Check> {
+    let value: Value = parse(path, CHECK_LIMIT)?;
+    check_format(path, &value)?;
+    serde_json::from_value(value)
+        .map_err(|error| Error::bundle(path, "contents", error, "what Regard writes"))
+}
+
+/// A version that is not known is said before anything else goes wrong because of it.
+fn check_format(path: &Path, value: &Value) -> Result<()> {
+    match value.get("format") {
+        Some(format) if *format == FORMAT => Ok(()),
+        Some(format) if format.as_u64().is_some_and(|format| format > FORMAT) => {
+            Err(Error::bundle(
+                path,
+                "format",
+                format,
+                format!("{FORMAT}; a newer Regard wrote it"),
+            ))
+        }
+        Some(format) => Err(Error::bundle(
+            path,
+            "format",
+            short(&format.to_string()),
+            FORMAT,
+        )),
+        None => Err(Error::bundle(path, "format", "nothing", FORMAT)),
+    }
+}
+
+/// `config.json` without what [`super::write()`] put in front.
+fn own_config(path: &Path, task: &str) -> Result<Value> {
+    let mut config: Value = parse(path, limit_of(CONFIG))?;
+    check_format(path, &config)?;
+    if config["task"] != task {
+        return Err(Error::bundle(
+            path,
+            "task",
+            short(&config["task"].to_string()),
+            format!("`{task}`"),
+        ));
+    }
+    if let Some(config) = config.as_object_mut() {
+        for name in ["format", "task", "made_by"] {
+            config.shift_remove(name);
+        }
+    }
+    Ok(config)
+}
+
+fn labels(path: &Path) -> Result<Vec<String>> {
+    let labels: Vec<String> = parse(path, limit_of(LABELS))?;
+    if labels.is_empty() {
+        return Err(Error::bundle(path, "the labels", "none", "at least one"));
+    }
+    let mut seen = HashSet::new();
+    match labels.iter().find(|label| !seen.insert(label.as_str())) {
+        Some(twice) => Err(Error::bundle(
+            path,
+            "the labels",
+            format!("`{}` twice", short(twice)),
+            "each once",
+        )),
+        None => Ok(labels),
+    }
+}
+
+/// Compares a file with what `check.json` says of it, without holding it in memory.
+fn verify(path: &Path, expected: &FileCheck, limit: u64) -> Result<()> {
+    let bytes = size(path)?;
+    if bytes != expected.bytes {
+        return Err(Error::bundle(
+            path,
+            "size",
+            format!("{bytes} bytes"),
+            format!("{} bytes", expected.bytes),
+        ));
+    }
+    if bytes > limit {
+        return Err(Error::bundle(
+            path,
+            "size",
+            format!("{bytes} bytes"),
+            format!("at most {limit}"),
+        ));
+    }
+    let mut file = File::open(path)
+        .map_err(|source| Error::read(path, source))?
+        .take(limit);
+    let mut hash = Sha256::new();
+    let mut part = vec![0; 1 << 16];
+    loop {
+        let read = file
+            .read(&mut part)
+            .map_err(|source| Error::read(path, source))?;
+        if read == 0 {
+            break;
+        }
+        hash.update(&part[..read]);
+    }
+    let found = hexadecimal(&hash.finalize());
+    if found != expected.sha256 {
+        return Err(Error::bundle(
+            path,
+            "SHA-256",
+            found,
+            format!("{}: the file was altered", short(&expected.sha256)),
+        ));
+    }
+    Ok(())
+}
+
+/// The size of a file that is one: a pipe in its place would be waited for, a folder misread.
+fn size(path: &Path) -> Result<u64> {
+    match fs::metadata(path) {
+        Ok(about) if about.is_file() => Ok(about.len()),
+        Ok(_) => Err(Error::bundle(
+            path,
+            "the file",
+            "something that is no file",
+            "a file",
+        )),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Err(Error::bundle(
+            path,
+            "the file",
+            "nothing",
+            "a file; is this a whole model folder of Regard?",
+        )),
+        Err(source) => Err(Error::read(path, source)),
+    }
+}
+
+/// Reads a file of at most `limit` bytes.
+pub(super) fn read_limited(path: &Path, limit: u64) -> Result<Vec<u8>> {
+    let bytes = size(path)?;
+    if bytes > limit {
+        return Err(Error::bundle(
+            path,
+            "size",
+            format!("{bytes} bytes"),
+            format!("at most {limit}"),
+        ));
+    }
+    let mut read = Vec::new();
+    let file = File::open(path).map_err(|source| Error::read(path, source))?;
+    // `take`: the file may have grown since.
+    file.take(limit)
+        .read_to_end(&mut read)
+        .map_err(|source| Error::read(path, source))?;
+    Ok(read)
+}
+
+/// A JSON file; serde_json goes at most 128 levels deep.
+fn parse<T: DeserializeOwned>(path: &Path, limit: u64) -> Result<T> {
+    let bytes = read_limited(path, limit)?;
+    serde_json::from_slice(&bytes)
+        .map_err(|error| Error::bundle(path, "contents", error, "what Regard writes"))
+}
