@@ -26,7 +26,9 @@ impl RunFolder {
     /// when `resume` was asked for and there is nothing to resume; when the folder cannot be made.
     pub fn open(out: &Path, resume: bool) -> Result<Self> {
         bundle::check_target(out)?;
-        let name = out.file_name().ok_or_else(|| Error::argument("--out", out.display(), "a folder with a name"))?;
+        let name = out
+            .file_name()
+            .ok_or_else(|| Error::argument("--out", out.display(), "a folder with a name"))?;
         let mut name = name.to_owned();
         name.push(".training");
         let path = out.with_file_name(name);
@@ -39,10 +41,21 @@ impl RunFolder {
             ));
         }
         if resume && !path.exists() {
-            let found = if out.exists() { "a finished model and no run to continue" } else { "no run to continue" };
-            return Err(Error::argument("--resume", found, format!("the folder {shown} of an interrupted run")));
+            let found = if out.exists() {
+                "a finished model and no run to continue"
+            } else {
+                "no run to continue"
+            };
+            return Err(Error::argument(
+                "--resume",
+                found,
+                format!("the folder {shown} of an interrupted run"),
+            ));
         }
-        fs::create_dir_all(&path).map_err(|source| Error::Write { path: path.clone(), source })?;
+        fs::create_dir_all(&path).map_err(|source| Error::Write {
+            path: path.clone(),
+            source,
+        })?;
         Ok(Self { path })
     }
 
@@ -58,7 +71,10 @@ impl RunFolder {
             return Ok(None);
         }
         let value = serde_json::from_slice(&self.read_bytes(name)?);
-        value.map(Some).map_err(|error| Error::Checkpoint { path, what: error.to_string() })
+        value.map(Some).map_err(|error| Error::Checkpoint {
+            path,
+            what: error.to_string(),
+        })
     }
 
     /// Reads a file.
@@ -70,8 +86,10 @@ impl RunFolder {
     /// Writes a value as JSON, whole or not at all.
     pub fn write<T: Serialize>(&self, name: &str, value: &T) -> Result<()> {
         let path = self.path.join(name);
-        let json = serde_json::to_vec_pretty(value)
-            .map_err(|error| Error::Checkpoint { path, what: error.to_string() })?;
+        let json = serde_json::to_vec_pretty(value).map_err(|error| Error::Checkpoint {
+            path,
+            what: error.to_string(),
+        })?;
         self.write_bytes(name, &json)
     }
 
@@ -83,11 +101,16 @@ impl RunFolder {
             file.as_file().sync_data()?;
             file.persist(&path).map_err(|error| error.error)
         });
-        written.map(drop).map_err(|source| Error::Write { path, source })
+        written
+            .map(drop)
+            .map_err(|source| Error::Write { path, source })
     }
 
     /// Removes the folder: the model is written.
     pub fn remove(self) -> Result<()> {
-        fs::remove_dir_all(&self.path).map_err(|source| Error::Write { path: self.path, source })
+        fs::remove_dir_all(&self.path).map_err(|source| Error::Write {
+            path: self.path,
+            source,
+        })
     }
 }

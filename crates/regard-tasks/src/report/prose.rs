@@ -16,10 +16,7 @@ pub fn readme(report: &Report) -> String {
 fn write(text: &mut String, report: &Report) -> std::fmt::Result {
     let (data, model, training) = (&report.data, &report.model, &report.training);
     writeln!(text, "# A model for {}\n", report.task.replace('-', " "))?;
-    writeln!(
-        text,
-        "Trained with [Regard](https://crates.io/crates/regard). Ask it:\n"
-    )?;
+    writeln!(text, "Trained with Regard. Ask it:\n")?;
     writeln!(
         text,
         "```\nregard predict . \"a text\"\nregard explain . \"a text\"\n```\n"

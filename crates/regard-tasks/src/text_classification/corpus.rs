@@ -44,12 +44,18 @@ impl Corpus {
     /// Reads the files of the request and splits off a validation part if none is given.
     pub(super) fn read(request: &TrainRequest, listener: &mut dyn Listener) -> Result<Self> {
         let (rows, columns) = data::read(&request.data, &request.columns)?;
-        for reason in &columns.reasons {
+        for reason in rows.notes.iter().chain(&columns.reasons) {
             listener.hear(&Event::Said(reason.clone()));
         }
         let more = |path| -> Result<Rows> {
             let mut rows = Rows::default();
-            rows.add(&crate::tables::Table::read(path)?, &Columns { group: None, ..columns.clone() })?;
+            rows.add(
+                &crate::tables::Table::read(path)?,
+                &Columns {
+                    group: None,
+                    ..columns.clone()
+                },
+            )?;
             Ok(rows)
         };
         let validation = request.validation.as_deref().map(more).transpose()?;
@@ -64,32 +70,70 @@ impl Corpus {
             listener.hear(&Event::Warned(line.clone()));
         }
         let labels = labels_of(&rows, &columns)?;
-        let index: BTreeMap<&str, usize> = labels.iter().enumerate().map(|(at, label)| (label.as_str(), at)).collect();
+        let index: BTreeMap<&str, usize> = labels
+            .iter()
+            .enumerate()
+            .map(|(at, label)| (label.as_str(), at))
+            .collect();
         let mut unseen = Vec::new();
         let test = test.map(|test| {
-            let labels = test.labels.iter().map(|label| known_or_unseen(label, &index, labels.len(), &mut unseen));
+            let labels = test
+                .labels
+                .iter()
+                .map(|label| known_or_unseen(label, &index, labels.len(), &mut unseen));
             let labels = labels.collect();
-            Part { name: format!("the {} rows of {}", test.texts.len(), test.files[0].name), rows: test.texts, labels }
+            Part {
+                name: format!("the {} rows of {}", test.texts.len(), test.files[0].name),
+                rows: test.texts,
+                labels,
+            }
         });
         for label in &unseen {
-            let rows = test.iter().flat_map(|test| &test.labels).filter(|at| **at >= labels.len()).count();
+            let rows = test
+                .iter()
+                .flat_map(|test| &test.labels)
+                .filter(|at| **at >= labels.len())
+                .count();
             listener.hear(&Event::Warned(format!(
                 "the label `{label}` is in the test file only: the model cannot answer it, and the {rows} test rows with \
                  such labels count as wrong"
             )));
         }
-        let indexes: Vec<usize> = rows.labels.iter().map(|label| index[label.as_str()]).collect();
+        let indexes: Vec<usize> = rows
+            .labels
+            .iter()
+            .map(|label| index[label.as_str()])
+            .collect();
         let (train, validation) = match validation {
             Some(validation) => {
                 let found = validation.labels.iter().map(|label| {
                     index.get(label.as_str()).copied().ok_or_else(|| {
-                        Error::argument("--validation", format!("the label `{label}`"), "labels of the training file only")
+                        Error::argument(
+                            "--validation",
+                            format!("the label `{label}`"),
+                            "labels of the training file only",
+                        )
                     })
                 });
                 let labels = found.collect::<Result<Vec<_>>>()?;
-                let name = format!("the {} rows of {}", validation.texts.len(), validation.files[0].name);
-                let train = Part { name: "the training rows".to_owned(), rows: rows.texts, labels: indexes };
-                (train, Part { name, rows: validation.texts, labels })
+                let name = format!(
+                    "the {} rows of {}",
+                    validation.texts.len(),
+                    validation.files[0].name
+                );
+                let train = Part {
+                    name: "the training rows".to_owned(),
+                    rows: rows.texts,
+                    labels: indexes,
+                };
+                (
+                    train,
+                    Part {
+                        name,
+                        rows: validation.texts,
+                        labels,
+                    },
+                )
             }
             None => split(&rows, &indexes, request)?,
         };
@@ -107,7 +151,12 @@ impl Corpus {
             skipped,
             truncated_texts: 0,
         };
-        let most = facts.labels.iter().map(|(_, count)| *count).max().unwrap_or(0);
+        let most = facts
+            .labels
+            .iter()
+            .map(|(_, count)| *count)
+            .max()
+            .unwrap_or(0);
         listener.hear(&Event::Said(format!(
             "{} rows to learn from and {} to validate on, {} labels, the most frequent {:.1} % of them",
             train.rows.len(),
@@ -115,12 +164,23 @@ impl Corpus {
             labels.len(),
             100.0 * most as f64 / train.rows.len() as f64
         )));
-        Ok(Self { labels, unseen, columns, train, validation, test, facts })
+        Ok(Self {
+            labels,
+            unseen,
+            columns,
+            train,
+            validation,
+            test,
+            facts,
+        })
     }
 
     /// The facts of the data for the report.
     pub(super) fn facts(&self, truncated_texts: usize) -> DataFacts {
-        DataFacts { truncated_texts, ..self.facts.clone() }
+        DataFacts {
+            truncated_texts,
+            ..self.facts.clone()
+        }
     }
 
     /// Label names by index, unseen ones last.
@@ -144,7 +204,13 @@ impl Part {
     /// Token ids as the plan's model reads them.
     pub(super) fn encode(&self, tokenizer: &TextTokenizer, plan: &Plan) -> Result<Examples> {
         let texts: Vec<&str> = self.texts().collect();
-        Examples::encode(tokenizer, &texts, &self.labels, plan.model.max_tokens, plan.model.bigram_buckets)
+        Examples::encode(
+            tokenizer,
+            &texts,
+            &self.labels,
+            plan.model.max_tokens,
+            plan.model.bigram_buckets,
+        )
     }
 
     /// Every token of every text, to choose a limit from.
@@ -157,22 +223,37 @@ fn labels_of(rows: &Rows, columns: &Columns) -> Result<Vec<String>> {
     let labels: std::collections::BTreeSet<&str> = rows.labels.iter().map(String::as_str).collect();
     if labels.len() < 2 {
         let found = match labels.first() {
-            Some(label) => format!("only the label `{label}`, on all {} rows", rows.labels.len()),
+            Some(label) => format!(
+                "only the label `{label}`, on all {} rows",
+                rows.labels.len()
+            ),
             None => "no row with a text and a label".to_owned(),
         };
-        return Err(Error::argument("--data", format!("{found} (column `{}`)", columns.label), "at least two labels"));
+        return Err(Error::argument(
+            "--data",
+            format!("{found} (column `{}`)", columns.label),
+            "at least two labels",
+        ));
     }
     Ok(labels.into_iter().map(str::to_owned).collect())
 }
 
-fn known_or_unseen(label: &str, index: &BTreeMap<&str, usize>, known: usize, unseen: &mut Vec<String>) -> usize {
+fn known_or_unseen(
+    label: &str,
+    index: &BTreeMap<&str, usize>,
+    known: usize,
+    unseen: &mut Vec<String>,
+) -> usize {
     if let Some(at) = index.get(label) {
         return *at;
     }
-    let at = unseen.iter().position(|other| other == label).unwrap_or_else(|| {
-        unseen.push(label.to_owned());
-        unseen.len() - 1
-    });
+    let at = unseen
+        .iter()
+        .position(|other| other == label)
+        .unwrap_or_else(|| {
+            unseen.push(label.to_owned());
+            unseen.len() - 1
+        });
     known + at
 }
 
@@ -180,9 +261,15 @@ fn split(rows: &Rows, labels: &[usize], request: &TrainRequest) -> Result<(Part,
     let texts: Vec<&str> = rows.texts.iter().map(String::as_str).collect();
     let groups: Vec<&str> = rows.groups.iter().map(String::as_str).collect();
     let groups = (!groups.is_empty()).then_some(groups.as_slice());
-    let share = request.settings.validation_share.unwrap_or(VALIDATION_SHARE);
+    let share = request
+        .settings
+        .validation_share
+        .unwrap_or(VALIDATION_SHARE);
     let split = splits::hold_out(&texts, labels, groups, share, request.seed);
-    for (part, what) in [(&split.train, "learn from"), (&split.held_out, "validate on")] {
+    for (part, what) in [
+        (&split.train, "learn from"),
+        (&split.held_out, "validate on"),
+    ] {
         if part.is_empty() {
             return Err(Error::argument(
                 "--data",
@@ -196,6 +283,12 @@ fn split(rows: &Rows, labels: &[usize], request: &TrainRequest) -> Result<(Part,
         rows: part.iter().map(|row| rows.texts[*row].clone()).collect(),
         labels: part.iter().map(|row| labels[*row]).collect(),
     };
-    let name = format!("{} held-out rows that training stopped on", split.held_out.len());
-    Ok((take("the training rows".to_owned(), &split.train), take(name, &split.held_out)))
+    let name = format!(
+        "{} held-out rows that training stopped on",
+        split.held_out.len()
+    );
+    Ok((
+        take("the training rows".to_owned(), &split.train),
+        take(name, &split.held_out),
+    ))
 }

@@ -21,6 +21,8 @@ pub(super) struct Rows {
     pub(super) groups: Vec<String>,
     /// Rows left out, counted and named.
     pub(super) skipped: Vec<String>,
+    /// What reading the files decided, such as a delimiter.
+    pub(super) notes: Vec<String>,
     pub(super) files: Vec<FileFacts>,
 }
 
@@ -36,16 +38,22 @@ pub(super) fn read(paths: &[PathBuf], choice: &ColumnChoice) -> Result<(Rows, Co
         };
         rows.add(&table, found)?;
     }
-    let columns = columns.ok_or_else(|| Error::argument("--data", "no file", "at least one file"))?;
+    let columns =
+        columns.ok_or_else(|| Error::argument("--data", "no file", "at least one file"))?;
     Ok((rows, columns))
 }
 
 impl Rows {
     /// Appends the rows of one file.
     pub(super) fn add(&mut self, table: &Table, columns: &Columns) -> Result<()> {
+        self.notes.extend(table.notes().iter().cloned());
         let texts = table.column(&columns.text)?;
         let labels = table.column(&columns.label)?;
-        let groups = columns.group.as_deref().map(|name| table.column(name)).transpose()?;
+        let groups = columns
+            .group
+            .as_deref()
+            .map(|name| table.column(name))
+            .transpose()?;
         let (mut no_text, mut no_label) = (Vec::new(), Vec::new());
         for (row, (text, label)) in texts.into_iter().zip(labels).enumerate() {
             let filled = |value: Option<String>| value.filter(|value| !value.trim().is_empty());
@@ -63,11 +71,20 @@ impl Rows {
                 (Some(_), None) => no_label.push(table.line(row)),
             }
         }
-        let name = table.path().file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let name = table
+            .path()
+            .file_name()
+            .unwrap_or_default()
+            .to_string_lossy()
+            .into_owned();
         for (lines, column) in [(no_text, &columns.text), (no_label, &columns.label)] {
             self.skipped.extend(name_skipped(&name, &lines, column));
         }
-        self.files.push(FileFacts { name, rows: table.rows(), sha256: table.fingerprint() });
+        self.files.push(FileFacts {
+            name,
+            rows: table.rows(),
+            sha256: table.fingerprint(),
+        });
         Ok(())
     }
 }
@@ -76,8 +93,13 @@ fn name_skipped(file: &str, lines: &[u64], column: &str) -> Option<String> {
     let shown: Vec<String> = lines.iter().take(5).map(u64::to_string).collect();
     let more = if lines.len() > 5 { ", …" } else { "" };
     let rows = if lines.len() == 1 { "row" } else { "rows" };
-    (!lines.is_empty())
-        .then(|| format!("{file}: {} {rows} with an empty `{column}` left out (line {}{more})", lines.len(), shown.join(", ")))
+    (!lines.is_empty()).then(|| {
+        format!(
+            "{file}: {} {rows} with an empty `{column}` left out (line {}{more})",
+            lines.len(),
+            shown.join(", ")
+        )
+    })
 }
 
 /// Texts as token ids, with the table rows of their word pairs.
@@ -100,7 +122,10 @@ impl Examples {
         max_tokens: usize,
         buckets: usize,
     ) -> Result<Self> {
-        let mut examples = Self { labels: labels.to_vec(), ..Self::default() };
+        let mut examples = Self {
+            labels: labels.to_vec(),
+            ..Self::default()
+        };
         for encoded in tokenizer.encode_all(texts)? {
             let mut tokens = encoded.ids;
             examples.cut.push(tokens.len().saturating_sub(max_tokens));
@@ -125,19 +150,34 @@ impl Examples {
 
     /// The rows as tensors, padded to the longest of them.
     pub(super) fn batch(&self, rows: &[usize], device: &Device) -> TextBatch {
-        let kept: Vec<Vec<usize>> = rows.iter().map(|row| (0..self.tokens[*row].len()).collect()).collect();
+        let kept: Vec<Vec<usize>> = rows
+            .iter()
+            .map(|row| (0..self.tokens[*row].len()).collect())
+            .collect();
         self.batch_of(rows, &kept, device)
     }
 
     /// The rows as tensors, each token left out with probability `share` (Iyyer et al. 2015, "word dropout").
-    pub(super) fn thinned_batch(&self, rows: &[usize], share: f64, noise: &mut Noise, device: &Device) -> TextBatch {
+    pub(super) fn thinned_batch(
+        &self,
+        rows: &[usize],
+        share: f64,
+        noise: &mut Noise,
+        device: &Device,
+    ) -> TextBatch {
         let kept: Vec<Vec<usize>> = rows
             .iter()
             .map(|row| {
                 let length = self.tokens[*row].len();
                 let draws = noise.uniform(length);
-                let kept: Vec<usize> = (0..length).filter(|at| f64::from(draws[*at]) >= share).collect();
-                if kept.is_empty() { (0..length).collect() } else { kept }
+                let kept: Vec<usize> = (0..length)
+                    .filter(|at| f64::from(draws[*at]) >= share)
+                    .collect();
+                if kept.is_empty() {
+                    (0..length).collect()
+                } else {
+                    kept
+                }
             })
             .collect();
         self.batch_of(rows, &kept, device)
@@ -147,7 +187,9 @@ impl Examples {
         let longest = kept.iter().map(Vec::len).max().unwrap_or(0);
         let gather = |table: &[Vec<u32>]| {
             let mut padded = vec![0_i32; rows.len() * longest];
-            for ((row, kept), padded) in rows.iter().zip(kept).zip(padded.chunks_mut(longest.max(1))) {
+            for ((row, kept), padded) in
+                rows.iter().zip(kept).zip(padded.chunks_mut(longest.max(1)))
+            {
                 for (at, slot) in kept.iter().zip(padded) {
                     *slot = table[*row][*at] as i32;
                 }
@@ -172,13 +214,21 @@ pub(super) fn bigrams(tokens: &[u32], buckets: usize) -> Vec<u32> {
         return Vec::new();
     }
     let before = std::iter::once(&0).chain(tokens);
-    before.zip(tokens).map(|(before, token)| bigram_bucket(*before, *token, buckets)).collect()
+    before
+        .zip(tokens)
+        .map(|(before, token)| bigram_bucket(*before, *token, buckets))
+        .collect()
 }
 
 /// Groups rows into batches of similar length: at most `max_rows` rows and `max_tokens` tokens, padding included.
 /// `order` is the order in which rows are drawn; neighbours within a window of it are sorted by length, so that batches
 /// differ from epoch to epoch but pad little.
-pub(super) fn batches(lengths: &[usize], order: &[usize], max_rows: usize, max_tokens: usize) -> Vec<Vec<usize>> {
+pub(super) fn batches(
+    lengths: &[usize],
+    order: &[usize],
+    max_rows: usize,
+    max_tokens: usize,
+) -> Vec<Vec<usize>> {
     /// Batches that are sorted together: at 32, less than 5 % of what is computed on Reuters R8 is padding.
     const WINDOW: usize = 32;
     let mut batches = Vec::new();
@@ -188,7 +238,9 @@ pub(super) fn batches(lengths: &[usize], order: &[usize], max_rows: usize, max_t
         let mut batch: Vec<usize> = Vec::new();
         for row in window {
             // Sorted: the row at hand is the longest of its batch.
-            if batch.len() == max_rows || (!batch.is_empty() && (batch.len() + 1) * lengths[row] > max_tokens) {
+            if batch.len() == max_rows
+                || (!batch.is_empty() && (batch.len() + 1) * lengths[row] > max_tokens)
+            {
                 batches.push(std::mem::take(&mut batch));
             }
             batch.push(row);
@@ -220,7 +272,10 @@ mod tests {
 
     #[test]
     fn a_row_longer_than_a_batch_is_a_batch_of_its_own() {
-        assert_eq!(batches(&[5000, 10], &[0, 1], 16, 2000), vec![vec![1], vec![0]]);
+        assert_eq!(
+            batches(&[5000, 10], &[0, 1], 16, 2000),
+            vec![vec![1], vec![0]]
+        );
     }
 
     #[test]

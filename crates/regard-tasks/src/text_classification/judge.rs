@@ -29,7 +29,11 @@ pub(super) fn judge(
 ) -> (Evaluation, Vec<Rival>, Vec<String>) {
     let labels = corpus.all_labels();
     let mut counts = vec![0_usize; corpus.labels.len()];
-    corpus.train.labels.iter().for_each(|label| counts[*label] += 1);
+    corpus
+        .train
+        .labels
+        .iter()
+        .for_each(|label| counts[*label] += 1);
     let majority = vec![most_frequent(&counts); part.labels.len()];
     let contenders = [
         (MAJORITY, Some(&majority)),
@@ -38,7 +42,16 @@ pub(super) fn judge(
     ];
     let rivals = contenders
         .into_iter()
-        .filter_map(|(name, predicted)| Some(rival(name, &labels, &part.labels, &judged.predicted, predicted?, seed)))
+        .filter_map(|(name, predicted)| {
+            Some(rival(
+                name,
+                &labels,
+                &part.labels,
+                &judged.predicted,
+                predicted?,
+                seed,
+            ))
+        })
         .collect::<Vec<_>>();
     let scores = evaluate(&labels, &part.labels, &judged.predicted, seed);
     let verdicts = rivals.iter().map(verdict).collect();
@@ -75,11 +88,21 @@ pub(super) fn verdict(rival: &Rival) -> String {
     let interval = format!("95 % interval {:+.1} to {:+.1}", 100.0 * low, 100.0 * high);
     let points = 100.0 * value.abs();
     if low > 0.0 {
-        format!("The model beats {} by {points:.1} points ({interval}).", rival.name)
+        format!(
+            "The model beats {} by {points:.1} points ({interval}).",
+            rival.name
+        )
     } else if high < 0.0 {
-        format!("The model is {points:.1} points behind {} ({interval}): for this data that is the better choice.", rival.name)
+        format!(
+            "The model is {points:.1} points behind {} ({interval}): for this data that is the better choice.",
+            rival.name
+        )
     } else {
-        format!("The model cannot be told apart from {}: {:+.1} points ({interval}).", rival.name, 100.0 * value)
+        format!(
+            "The model cannot be told apart from {}: {:+.1} points ({interval}).",
+            rival.name,
+            100.0 * value
+        )
     }
 }
 
@@ -91,7 +114,8 @@ pub(super) fn examples(model: &TextClassifier, corpus: &Corpus) -> Result<Vec<Ex
     let part = corpus.test.as_ref().unwrap_or(&corpus.validation);
     let mut examples = Vec::new();
     for label in 0..corpus.labels.len().min(EXAMPLES) {
-        let shown = (0..part.rows.len()).find(|row| part.labels[*row] == label && part.rows[*row].len() <= LONGEST);
+        let shown = (0..part.rows.len())
+            .find(|row| part.labels[*row] == label && part.rows[*row].len() <= LONGEST);
         if let Some(row) = shown {
             examples.push(model.explain(&part.rows[row])?);
         }
@@ -105,9 +129,18 @@ mod tests {
     use crate::metrics::Interval;
 
     fn said(value: f64, low: f64, high: f64) -> String {
-        let interval = Interval { value: 0.5, low: 0.4, high: 0.6 };
+        let interval = Interval {
+            value: 0.5,
+            low: 0.4,
+            high: 0.6,
+        };
         let difference = Difference { value, low, high };
-        verdict(&Rival { name: MEAN.to_owned(), accuracy: interval, macro_f1: interval, difference })
+        verdict(&Rival {
+            name: MEAN.to_owned(),
+            accuracy: interval,
+            macro_f1: interval,
+            difference,
+        })
     }
 
     #[test]

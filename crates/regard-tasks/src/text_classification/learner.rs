@@ -24,7 +24,12 @@ pub(super) struct TextLearner<'a> {
 }
 
 impl<'a> TextLearner<'a> {
-    pub(super) fn new(train: &'a Examples, validation: &'a Examples, plan: &'a Plan, device: &Device) -> Self {
+    pub(super) fn new(
+        train: &'a Examples,
+        validation: &'a Examples,
+        plan: &'a Plan,
+        device: &Device,
+    ) -> Self {
         let classes = plan.model.classes;
         let mut class_weights = vec![1.0; classes];
         if plan.class_weights {
@@ -34,7 +39,13 @@ impl<'a> TextLearner<'a> {
                 *weight = train.len() as f32 / (classes * count.max(1)) as f32;
             }
         }
-        Self { train, validation, plan, class_weights, device: device.clone().autodiff() }
+        Self {
+            train,
+            validation,
+            plan,
+            class_weights,
+            device: device.clone().autodiff(),
+        }
     }
 }
 
@@ -43,19 +54,34 @@ impl Learner for TextLearner<'_> {
 
     fn batches(&self, epoch: usize) -> Vec<Vec<usize>> {
         let lengths: Vec<usize> = self.train.tokens.iter().map(Vec::len).collect();
-        let order = Noise::at(self.plan.recipe.seed, DATA_ORDER + 2 * epoch as u64).permutation(lengths.len());
-        let sorted = batches(&lengths, &order, self.plan.batch_rows, self.plan.batch_tokens);
-        let order = Noise::at(self.plan.recipe.seed, DATA_ORDER + 2 * epoch as u64 + 1).permutation(sorted.len());
-        order.into_iter().map(|index| sorted[index].clone()).collect()
+        let order = Noise::at(self.plan.recipe.seed, DATA_ORDER + 2 * epoch as u64)
+            .permutation(lengths.len());
+        let sorted = batches(
+            &lengths,
+            &order,
+            self.plan.batch_rows,
+            self.plan.batch_tokens,
+        );
+        let order = Noise::at(self.plan.recipe.seed, DATA_ORDER + 2 * epoch as u64 + 1)
+            .permutation(sorted.len());
+        order
+            .into_iter()
+            .map(|index| sorted[index].clone())
+            .collect()
     }
 
     fn loss(&self, model: &TextClassifier, rows: &[usize], noise: &mut Noise) -> Result<Tensor<1>> {
-        let batch = self.train.thinned_batch(rows, self.plan.word_dropout, noise, &self.device);
+        let batch = self
+            .train
+            .thinned_batch(rows, self.plan.word_dropout, noise, &self.device);
         let logits = model.forward(&batch, noise);
         let targets = self.targets(rows);
         // loss = −Σ target · log softmax(logits) / Σ weights
         let total = (log_softmax(logits, 1) * targets).sum();
-        let weights: f32 = rows.iter().map(|row| self.class_weights[self.train.labels[*row]]).sum();
+        let weights: f32 = rows
+            .iter()
+            .map(|row| self.class_weights[self.train.labels[*row]])
+            .sum();
         Ok(total / -weights)
     }
 
@@ -72,8 +98,13 @@ impl Learner for TextLearner<'_> {
             predicted.push(best(row));
         }
         let rows = self.validation.len().max(1) as f64;
-        let (accuracy, macro_f1) = metrics::scores(&self.validation.labels, &predicted, self.plan.model.classes);
-        Ok(Validation { loss: loss / rows, accuracy, macro_f1 })
+        let (accuracy, macro_f1) =
+            metrics::scores(&self.validation.labels, &predicted, self.plan.model.classes);
+        Ok(Validation {
+            loss: loss / rows,
+            accuracy,
+            macro_f1,
+        })
     }
 }
 
@@ -87,9 +118,14 @@ impl TextLearner<'_> {
         for (row, target) in rows.iter().zip(targets.chunks_mut(classes)) {
             let label = self.train.labels[*row];
             target[label] += 1.0 - smoothing;
-            target.iter_mut().for_each(|share| *share *= self.class_weights[label]);
+            target
+                .iter_mut()
+                .for_each(|share| *share *= self.class_weights[label]);
         }
-        Tensor::from_data(TensorData::new(targets, [rows.len(), classes]), &self.device)
+        Tensor::from_data(
+            TensorData::new(targets, [rows.len(), classes]),
+            &self.device,
+        )
     }
 }
 
@@ -101,14 +137,22 @@ const ANSWER_ROWS: usize = 32;
 const ANSWER_TOKENS: usize = 8192;
 
 /// Softmax of the logits of every example, in their order.
-pub(super) fn probabilities(model: &TextClassifier, examples: &Examples, device: &Device) -> Vec<Vec<f32>> {
+pub(super) fn probabilities(
+    model: &TextClassifier,
+    examples: &Examples,
+    device: &Device,
+) -> Vec<Vec<f32>> {
     let lengths: Vec<usize> = examples.tokens.iter().map(Vec::len).collect();
     let order: Vec<usize> = (0..examples.len()).collect();
     let mut answers = vec![Vec::new(); examples.len()];
     for rows in batches(&lengths, &order, ANSWER_ROWS, ANSWER_TOKENS) {
         let logits = model.forward(&examples.batch(&rows, device), &mut Noise::off());
         let classes = logits.dims()[1];
-        let values: Vec<f32> = log_softmax(logits, 1).exp().into_data().iter::<f32>().collect();
+        let values: Vec<f32> = log_softmax(logits, 1)
+            .exp()
+            .into_data()
+            .iter::<f32>()
+            .collect();
         for (row, values) in rows.iter().zip(values.chunks(classes)) {
             answers[*row] = values.to_vec();
         }

@@ -2,7 +2,6 @@
 
 mod answers;
 mod corpus;
-mod counts;
 mod data;
 mod judge;
 mod learner;

@@ -24,7 +24,6 @@ pub(super) struct Plan {
     pub(super) word_dropout: f64,
     pub(super) label_smoothing: f64,
     pub(super) class_weights: bool,
-    pub(super) start_from_counts: bool,
     pub(super) batch_rows: usize,
     pub(super) batch_tokens: usize,
     /// Tokens of a text in the middle of the training part.
@@ -32,6 +31,10 @@ pub(super) struct Plan {
     /// What was decided, in sentences.
     pub(super) notes: Vec<String>,
 }
+
+/// Tokens from which a text counts as long: between Reuters (66 words in the middle, best with a word dropout of 0.1) and
+/// the newsgroups (162, best with 0.3).
+const LONG_TEXT: usize = 100;
 
 impl Plan {
     /// The settings the user gave, and the recipe for the rest (docs/benchmarks.md has the trials it comes from).
@@ -42,9 +45,8 @@ impl Plan {
             ModelKind::Auto | ModelKind::Pooling => Kind::Pooling,
             ModelKind::Transformer => Kind::Transformer,
         };
-        let encoder = kind == Kind::Transformer;
-        let width = settings.width.unwrap_or(128);
-        let rows = corpus.train.rows.len();
+        let classes = corpus.labels.len();
+        let width = settings.width.unwrap_or((classes + 32).div_ceil(16) * 16);
         Self {
             files: corpus.facts(0).files,
             tokenizer: TokenizerSettings {
@@ -55,29 +57,28 @@ impl Plan {
             model: TextClassifierConfig {
                 kind,
                 vocabulary: 0,
-                bigram_buckets: settings.bigram_buckets.unwrap_or(if rows < 1_000 { 1 << 14 } else { 1 << 16 }),
-                classes: corpus.labels.len(),
+                bigram_buckets: settings.bigram_buckets.unwrap_or(1 << 16),
+                classes,
                 width,
                 layers: settings.layers.unwrap_or(1),
                 heads: settings.heads.unwrap_or(4),
                 feed_forward: settings.feed_forward.unwrap_or(2 * width),
                 pooling_heads: settings.pooling_heads.unwrap_or(4),
                 max_tokens: settings.max_tokens.unwrap_or(512),
-                dropout: settings.dropout.unwrap_or(0.2),
+                dropout: settings.dropout.unwrap_or(0.1),
             },
             recipe: Recipe {
-                learning_rate: settings.learning_rate.unwrap_or(if encoder { 1e-3 } else { 3e-3 }),
-                warmup: settings.warmup.unwrap_or(0.06),
-                epochs: settings.epochs.unwrap_or(if encoder { 12 } else { 20 }),
-                patience: settings.patience.unwrap_or(4),
+                learning_rate: settings.learning_rate.unwrap_or(3e-3),
+                warmup: settings.warmup.unwrap_or(0.05),
+                epochs: settings.epochs.unwrap_or(8),
+                patience: settings.patience.unwrap_or(3),
                 weight_decay: settings.weight_decay.unwrap_or(0.01),
                 clip_norm: settings.clip_norm.unwrap_or(1.0),
                 seed: request.seed,
             },
-            word_dropout: settings.word_dropout.unwrap_or(0.2),
-            label_smoothing: settings.label_smoothing.unwrap_or(0.05),
+            word_dropout: settings.word_dropout.unwrap_or(0.1),
+            label_smoothing: settings.label_smoothing.unwrap_or(0.1),
             class_weights: settings.class_weights.unwrap_or(false),
-            start_from_counts: settings.start_from_counts.unwrap_or(true),
             batch_rows: settings.batch_rows.unwrap_or(32),
             batch_tokens: settings.batch_tokens.unwrap_or(32 * 512),
             median_tokens: 0,
@@ -86,12 +87,21 @@ impl Plan {
     }
 
     /// Sets what depends on the tokenizer: the vocabulary and the tokens that are read of a text.
-    pub(super) fn fit_to_lengths(&mut self, request: &TrainRequest, encoded: &[Encoded], vocabulary: usize) {
+    pub(super) fn fit_to_lengths(
+        &mut self,
+        request: &TrainRequest,
+        encoded: &[Encoded],
+        vocabulary: usize,
+    ) {
         let mut lengths: Vec<usize> = encoded.iter().map(|encoded| encoded.ids.len()).collect();
         lengths.sort_unstable();
         let at = |share: f64| lengths[((lengths.len() - 1) as f64 * share) as usize];
         self.model.vocabulary = vocabulary;
         self.median_tokens = at(0.5);
+        if request.settings.word_dropout.is_none() && self.median_tokens >= LONG_TEXT {
+            // A long text says what it is about many times over: it can spare more words.
+            self.word_dropout = 0.3;
+        }
         if request.settings.max_tokens.is_none() {
             // The limit never costs memory for texts that are not there.
             self.model.max_tokens = self.model.max_tokens.min(at(1.0)).max(1);
@@ -108,7 +118,9 @@ impl Plan {
             self.median_tokens
         ));
         if cut > 0 {
-            self.notes.push(format!("{cut} texts are longer than {limit} tokens and are cut there (--set max_tokens=)"));
+            self.notes.push(format!(
+                "{cut} texts are longer than {limit} tokens and are cut there (--set max_tokens=)"
+            ));
         }
         self.notes.push(format!(
             "{} model of width {}, at most {} epochs (--model, --set width=, epochs=)",
@@ -132,7 +144,13 @@ impl Plan {
         // as the model itself.
         let share = if rivals { 0.9 / 1.8 } else { 0.9 };
         let allowed = (seconds * share).max(1.0);
-        let tokens = |limit: usize| learned.tokens.iter().map(|tokens| tokens.len().min(limit)).sum::<usize>() as f64;
+        let tokens = |limit: usize| {
+            learned
+                .tokens
+                .iter()
+                .map(|tokens| tokens.len().min(limit))
+                .sum::<usize>() as f64
+        };
         let cost = measure(self)?;
         let epoch = cost * tokens(self.model.max_tokens);
         let fits = (allowed / epoch) as usize;
@@ -174,7 +192,11 @@ impl Plan {
             }
         }
         if self.files.len() != corpus.facts(0).files.len() {
-            return Err(Error::argument("--resume", "another number of files", "the same files"));
+            return Err(Error::argument(
+                "--resume",
+                "another number of files",
+                "the same files",
+            ));
         }
         Ok(())
     }

@@ -39,7 +39,6 @@ pub(super) struct Config {
     label_counts: Vec<usize>,
     /// Tokens of a text in the middle of the training part.
     median_tokens: usize,
-    labels: Vec<String>,
 }
 
 impl Config {
@@ -52,7 +51,6 @@ impl Config {
             label_column: facts.label_column,
             label_counts: facts.labels.iter().map(|(_, count)| *count).collect(),
             median_tokens: plan.median_tokens,
-            labels: corpus.labels.clone(),
         }
     }
 
@@ -60,7 +58,10 @@ impl Config {
     fn shapes(&self) -> Vec<(String, Vec<usize>)> {
         let mut shapes = self.model.parameter_shapes();
         if self.without_attention {
-            let mean = TextClassifierConfig { kind: Kind::Mean, ..self.model.clone() };
+            let mean = TextClassifierConfig {
+                kind: Kind::Mean,
+                ..self.model.clone()
+            };
             let prefixed = |(name, shape)| (format!("{WITHOUT_ATTENTION}{name}"), shape);
             shapes.extend(mean.parameter_shapes().into_iter().map(prefixed));
         }
@@ -68,10 +69,20 @@ impl Config {
     }
 }
 
+/// What a classifier is rebuilt from.
+pub(super) struct Parts {
+    pub(super) config: Config,
+    pub(super) labels: Vec<String>,
+    pub(super) tokenizer: TextTokenizer,
+    pub(super) report: Report,
+    pub(super) tensors: Vec<NamedTensor>,
+}
+
 /// A trained classifier.
 #[derive(Debug)]
 pub struct TextClassifier {
     config: Config,
+    labels: Vec<String>,
     tokenizer: TextTokenizer,
     report: Report,
     model: model::TextClassifier,
@@ -85,25 +96,45 @@ impl Task for TextClassifier {
 
     fn open(folder: &Path) -> Result<Self> {
         let opened = bundle::open(folder, TASK)?;
-        let config: Config = opened.config()?;
-        if config.labels != opened.labels {
-            return Err(opened.wrong("labels.json", "labels", format!("{:?}", opened.labels), format!("{:?}", config.labels)));
+        let config: Config = from_json(&opened.config, &folder.join("config.json"))?;
+        let wrong = |found: String| {
+            Error::bundle(
+                &folder.join("config.json"),
+                "model",
+                found,
+                "sizes that fit together",
+            )
+        };
+        config
+            .model
+            .validate()
+            .map_err(|error| wrong(error.to_string()))?;
+        let (pieces, rows) = (opened.tokenizer.vocabulary(), config.model.vocabulary);
+        if pieces != rows {
+            return Err(wrong(format!(
+                "a vocabulary of {rows} for a tokenizer of {pieces} pieces"
+            )));
         }
-        let checked = config.model.validate().map_err(|error| error.to_string()).and_then(|()| {
-            let (tokens, rows) = (opened.tokenizer.vocabulary(), config.model.vocabulary);
-            let labels = (config.labels.len(), config.label_counts.len(), config.model.classes);
-            match tokens == rows && labels.0 == labels.2 && labels.1 == labels.2 {
-                true => Ok(()),
-                false => Err(format!(
-                    "a vocabulary of {rows} for a tokenizer of {tokens}, {} classes for {} labels and {} counts",
-                    labels.2, labels.0, labels.1
-                )),
-            }
-        });
-        checked.map_err(|found| opened.wrong("config.json", "model", found, "sizes that fit together".to_owned()))?;
+        let (labels, classes, counts) = (
+            opened.labels.len(),
+            config.model.classes,
+            config.label_counts.len(),
+        );
+        if labels != classes || counts != classes {
+            return Err(wrong(format!(
+                "{classes} classes for {labels} labels and {counts} label counts"
+            )));
+        }
+        let report = from_json(&opened.report, &folder.join("report.json"))?;
         let tensors = opened.tensors(&config.shapes())?;
-        let report = opened.report()?;
-        let model = Self::from_parts(config, opened.tokenizer.clone(), report, tensors, &Device::flex())?;
+        let parts = Parts {
+            config,
+            labels: opened.labels.clone(),
+            tokenizer: opened.tokenizer.clone(),
+            report,
+            tensors,
+        };
+        let model = Self::from_parts(parts, &Device::flex())?;
         model.replay(&opened)?;
         Ok(model)
     }
@@ -112,20 +143,26 @@ impl Task for TextClassifier {
         let texts: Vec<&str> = inputs.iter().map(String::as_str).collect();
         let examples = self.encode(&texts)?;
         let answers = probabilities(&self.model, &examples, &self.device);
-        Ok(answers.iter().zip(&examples.cut).map(|(answer, cut)| self.prediction(answer, *cut)).collect())
+        Ok(answers
+            .iter()
+            .zip(&examples.cut)
+            .map(|(answer, cut)| self.prediction(answer, *cut))
+            .collect())
     }
 }
 
 impl TextClassifier {
-    pub(super) fn from_parts(
-        config: Config,
-        tokenizer: TextTokenizer,
-        report: Report,
-        tensors: Vec<NamedTensor>,
-        device: &Device,
-    ) -> Result<Self> {
-        let (without, with): (Vec<_>, Vec<_>) =
-            tensors.into_iter().partition(|tensor| tensor.name.starts_with(WITHOUT_ATTENTION));
+    pub(super) fn from_parts(parts: Parts, device: &Device) -> Result<Self> {
+        let Parts {
+            config,
+            labels,
+            tokenizer,
+            report,
+            tensors,
+        } = parts;
+        let (without, with): (Vec<_>, Vec<_>) = tensors
+            .into_iter()
+            .partition(|tensor| tensor.name.starts_with(WITHOUT_ATTENTION));
         let model = assemble(&config.model, config.model.kind, with, device)?;
         let without_attention = match config.without_attention {
             true => {
@@ -133,78 +170,151 @@ impl TextClassifier {
                     tensor.name.drain(..WITHOUT_ATTENTION.len());
                     tensor
                 });
-                Some(assemble(&config.model, Kind::Mean, stripped.collect(), device)?)
+                Some(assemble(
+                    &config.model,
+                    Kind::Mean,
+                    stripped.collect(),
+                    device,
+                )?)
             }
             false => None,
         };
-        Ok(Self { config, tokenizer, report, model, without_attention, device: device.clone() })
+        Ok(Self {
+            config,
+            labels,
+            tokenizer,
+            report,
+            model,
+            without_attention,
+            device: device.clone(),
+        })
     }
 
     /// The attention that made the answer for `text`: each token's weight, averaged over the pooling heads, summed over
     /// the tokens of a word. Recomputed by the definition; the answer itself came from the fused operation.
     pub fn explain(&self, text: &str) -> Result<Explanation> {
         let examples = self.encode(&[text])?;
-        let prediction = self.prediction(&probabilities(&self.model, &examples, &self.device)[0], examples.cut[0]);
-        let attended = self.model.forward_with_attention(&examples.batch(&[0], &self.device));
+        let prediction = self.prediction(
+            &probabilities(&self.model, &examples, &self.device)[0],
+            examples.cut[0],
+        );
+        let attended = self
+            .model
+            .forward_with_attention(&examples.batch(&[0], &self.device));
         let [_, heads, tokens] = attended.pooling.dims();
         let weights: Vec<f32> = attended.pooling.into_data().iter::<f32>().collect();
         let encoded = self.tokenizer.encode(text)?;
         let mut words: Vec<AttendedWord> = Vec::new();
         let mut current = None;
-        for (at, ((start, end), word)) in encoded.spans.iter().zip(&encoded.words).take(tokens).enumerate() {
-            let weight = (0..heads).map(|head| weights[head * tokens + at]).sum::<f32>() / heads as f32;
+        for (at, ((start, end), word)) in encoded
+            .spans
+            .iter()
+            .zip(&encoded.words)
+            .take(tokens)
+            .enumerate()
+        {
+            let weight = (0..heads)
+                .map(|head| weights[head * tokens + at])
+                .sum::<f32>()
+                / heads as f32;
             match (current == Some(*word), words.last_mut()) {
                 (true, Some(last)) => {
                     last.end = last.end.max(*end);
                     last.weight += weight;
                 }
-                _ => words.push(AttendedWord { text: String::new(), start: *start, end: *end, weight }),
+                _ => words.push(AttendedWord {
+                    text: String::new(),
+                    start: *start,
+                    end: *end,
+                    weight,
+                }),
             }
             current = Some(*word);
         }
         for word in &mut words {
             word.text = text[word.start..word.end].to_owned();
         }
-        Ok(Explanation { text: text.to_owned(), prediction, words, method: self.method(heads) })
+        Ok(Explanation {
+            text: text.to_owned(),
+            prediction,
+            words,
+            method: self.method(heads),
+        })
     }
 
     /// Scores the model on a labelled table, beside the majority class and the same model with mean pooling; the notes
     /// name rows that were left out or cut, and labels the model does not know.
-    pub fn evaluate(&self, table: &Table, choice: &ColumnChoice) -> Result<(Evaluation, Vec<Rival>, Vec<String>)> {
+    pub fn evaluate(
+        &self,
+        table: &Table,
+        choice: &ColumnChoice,
+    ) -> Result<(Evaluation, Vec<Rival>, Vec<String>)> {
         let columns = self.columns(table, choice)?;
         let mut rows = Rows::default();
         rows.add(table, &columns)?;
-        let mut labels = self.config.labels.clone();
+        let mut labels = self.labels.clone();
         let mut truth = Vec::with_capacity(rows.labels.len());
         for label in &rows.labels {
-            truth.push(labels.iter().position(|known| known == label).unwrap_or_else(|| {
-                labels.push(label.clone());
-                labels.len() - 1
-            }));
+            truth.push(
+                labels
+                    .iter()
+                    .position(|known| known == label)
+                    .unwrap_or_else(|| {
+                        labels.push(label.clone());
+                        labels.len() - 1
+                    }),
+            );
         }
         if truth.is_empty() {
-            return Err(Error::argument("--data", "no row with a text and a label", "at least one"));
+            return Err(Error::argument(
+                "--data",
+                "no row with a text and a label",
+                "at least one",
+            ));
         }
-        let mut notes = columns.reasons;
+        let mut notes = table.notes().to_vec();
+        notes.extend(columns.reasons);
         notes.append(&mut rows.skipped);
-        for (at, label) in labels.iter().enumerate().skip(self.config.labels.len()) {
+        for (at, label) in labels.iter().enumerate().skip(self.labels.len()) {
             let count = truth.iter().filter(|truth| **truth == at).count();
-            notes.push(format!("the model does not know the label `{label}`: its {count} rows count as wrong"));
+            notes.push(format!(
+                "the model does not know the label `{label}`: its {count} rows count as wrong"
+            ));
         }
         let examples = self.encode(&rows.texts.iter().map(String::as_str).collect::<Vec<_>>())?;
         if examples.truncated() > 0 {
             let limit = self.config.model.max_tokens;
-            notes.push(format!("{} texts were cut to their first {limit} tokens", examples.truncated()));
+            notes.push(format!(
+                "{} texts were cut to their first {limit} tokens",
+                examples.truncated()
+            ));
         }
         let seed = self.report.training.seed;
         let answer = |model| -> Vec<usize> {
-            probabilities(model, &examples, &self.device).iter().map(|row| best(row)).collect()
+            probabilities(model, &examples, &self.device)
+                .iter()
+                .map(|row| best(row))
+                .collect()
         };
         let predicted = answer(&self.model);
         let majority = vec![judge::most_frequent(&self.config.label_counts); truth.len()];
-        let mut rivals = vec![judge::rival(judge::MAJORITY, &labels, &truth, &predicted, &majority, seed)];
+        let mut rivals = vec![judge::rival(
+            judge::MAJORITY,
+            &labels,
+            &truth,
+            &predicted,
+            &majority,
+            seed,
+        )];
         if let Some(mean) = &self.without_attention {
-            rivals.push(judge::rival(judge::MEAN, &labels, &truth, &predicted, &answer(mean), seed));
+            rivals.push(judge::rival(
+                judge::MEAN,
+                &labels,
+                &truth,
+                &predicted,
+                &answer(mean),
+                seed,
+            ));
         }
         notes.extend(rivals.iter().map(judge::verdict));
         Ok((evaluate(&labels, &truth, &predicted, seed), rivals, notes))
@@ -224,15 +334,30 @@ impl TextClassifier {
         let mut lines = vec![
             fact("task", TASK.to_owned()),
             fact("model", model.kind.name().to_owned()),
-            fact("labels", format!("{}: {}", self.config.labels.len(), self.config.labels.join(", "))),
+            fact(
+                "labels",
+                format!("{}: {}", self.labels.len(), self.labels.join(", ")),
+            ),
             fact("vocabulary", format!("{} pieces", model.vocabulary)),
-            fact("word pairs", format!("{} hashed rows", model.bigram_buckets)),
+            fact(
+                "word pairs",
+                format!("{} hashed rows", model.bigram_buckets),
+            ),
             fact("width", model.width.to_string()),
-            fact("reads", format!("at most {} tokens of a text", model.max_tokens)),
-            fact("pooling", format!("{} learned queries", model.pooling_heads)),
+            fact(
+                "reads",
+                format!("at most {} tokens of a text", model.max_tokens),
+            ),
+            fact(
+                "pooling",
+                format!("{} learned queries", model.pooling_heads),
+            ),
         ];
         if model.kind == Kind::Transformer {
-            lines.push(fact("encoder", format!("{} layers of {} heads", model.layers, model.heads)));
+            lines.push(fact(
+                "encoder",
+                format!("{} layers of {} heads", model.layers, model.heads),
+            ));
         }
         Inspection {
             lines,
@@ -251,7 +376,10 @@ impl TextClassifier {
         texts.push(String::new());
         let answers = self.run(&texts).unwrap_or_default();
         let sample = |(input, answer): (String, Prediction)| {
-            Some(Sample { input, output: serde_json::to_value(answer).ok()? })
+            Some(Sample {
+                input,
+                output: serde_json::to_value(answer).ok()?,
+            })
         };
         texts.into_iter().zip(answers).filter_map(sample).collect()
     }
@@ -266,13 +394,23 @@ impl TextClassifier {
             let same = expected.is_some_and(|expected| {
                 expected.probabilities.len() == found.probabilities.len()
                     && expected.probabilities.iter().all(|expected| {
-                        let found = found.probabilities.iter().find(|found| found.label == expected.label);
-                        found.is_some_and(|found| (found.probability - expected.probability).abs() <= TOLERANCE)
+                        let found = found
+                            .probabilities
+                            .iter()
+                            .find(|found| found.label == expected.label);
+                        found.is_some_and(|found| {
+                            (found.probability - expected.probability).abs() <= TOLERANCE
+                        })
                     })
             });
             if !same {
                 let found = format!("another answer for {:?}", sample.input);
-                return Err(opened.wrong("check.json", "samples", found, "the answers it was saved with".to_owned()));
+                return Err(Error::bundle(
+                    &opened.folder().join("check.json"),
+                    "samples",
+                    found,
+                    "the answers it was saved with",
+                ));
             }
         }
         Ok(())
@@ -281,7 +419,8 @@ impl TextClassifier {
     fn columns(&self, table: &Table, choice: &ColumnChoice) -> Result<Columns> {
         // The names the model was trained with come first; what the user says comes before that.
         let known = |said: &Option<String>, trained: &str| {
-            said.clone().or_else(|| table.names().contains(&trained).then(|| trained.to_owned()))
+            said.clone()
+                .or_else(|| table.names().contains(&trained).then(|| trained.to_owned()))
         };
         let choice = ColumnChoice {
             text: known(&choice.text, &self.config.text_column),
@@ -293,25 +432,46 @@ impl TextClassifier {
 
     fn encode(&self, texts: &[&str]) -> Result<Examples> {
         let model = &self.config.model;
-        Examples::encode(&self.tokenizer, texts, &[], model.max_tokens, model.bigram_buckets)
+        Examples::encode(
+            &self.tokenizer,
+            texts,
+            &[],
+            model.max_tokens,
+            model.bigram_buckets,
+        )
     }
 
     fn prediction(&self, probabilities: &[f32], truncated_tokens: usize) -> Prediction {
-        let mut ranked: Vec<LabelProbability> = self.config.labels.iter().zip(probabilities)
-            .map(|(label, probability)| LabelProbability { label: label.clone(), probability: *probability })
+        let mut ranked: Vec<LabelProbability> = self
+            .labels
+            .iter()
+            .zip(probabilities)
+            .map(|(label, probability)| LabelProbability {
+                label: label.clone(),
+                probability: *probability,
+            })
             .collect();
         let LabelProbability { label, probability } = ranked[best(probabilities)].clone();
         ranked.sort_by(|a, b| b.probability.total_cmp(&a.probability));
-        Prediction { label, probability, probabilities: ranked, truncated_tokens }
+        Prediction {
+            label,
+            probability,
+            probabilities: ranked,
+            truncated_tokens,
+        }
     }
 
     fn method(&self, heads: usize) -> String {
         let over = match self.config.model.kind {
             Kind::Mean => return "mean pooling: every token has the same weight".to_owned(),
             Kind::Pooling => "the words",
-            Kind::Transformer => "the encoder's outputs, which also hold something of their neighbours",
+            Kind::Transformer => {
+                "the encoder's outputs, which also hold something of their neighbours"
+            }
         };
-        format!("softmax attention of {heads} learned queries over {over}, averaged; a word is the sum of its tokens")
+        format!(
+            "softmax attention of {heads} learned queries over {over}, averaged; a word is the sum of its tokens"
+        )
     }
 }
 
@@ -322,22 +482,34 @@ pub(super) fn assemble(
     tensors: Vec<NamedTensor>,
     device: &Device,
 ) -> Result<model::TextClassifier> {
-    let config = TextClassifierConfig { kind, ..config.clone() };
-    Ok(parameters::load(config.init(0, device), tensors)?.valid())
+    let config = TextClassifierConfig {
+        kind,
+        ..config.clone()
+    };
+    Ok(load(config.init(0, device), tensors)?.valid())
 }
 
 /// Parameters by the first two steps of their path, largest first.
 pub(super) fn parts(config: &TextClassifierConfig) -> Vec<Part> {
     let mut parts: Vec<Part> = Vec::new();
     for (path, shape) in config.parameter_shapes() {
-        let name = path.rsplit_once('.').map_or(path.as_str(), |(part, _)| part).to_owned();
+        let name = path
+            .rsplit_once('.')
+            .map_or(path.as_str(), |(part, _)| part)
+            .to_owned();
         let parameters: usize = shape.iter().product();
         match parts.iter_mut().find(|part| part.name == name) {
             Some(part) => part.parameters += parameters,
-            None => parts.push(Part { name, parameters, bytes: 0 }),
+            None => parts.push(Part {
+                name,
+                parameters,
+                bytes: 0,
+            }),
         }
     }
-    parts.iter_mut().for_each(|part| part.bytes = 4 * part.parameters);
+    parts
+        .iter_mut()
+        .for_each(|part| part.bytes = 4 * part.parameters);
     parts.sort_by_key(|part| std::cmp::Reverse(part.parameters));
     parts
 }
@@ -346,11 +518,25 @@ pub(super) fn parts(config: &TextClassifierConfig) -> Vec<Part> {
 pub(super) fn device(name: &str) -> Result<Device> {
     match name {
         "" | "cpu" => Ok(Device::flex()),
-        other => regard_nn::device(other).map_err(|expected| Error::argument("--device", other, expected)),
+        other => regard_nn::device(other)
+            .map_err(|expected| Error::argument("--device", other, expected)),
     }
+}
+
+/// The model with these weights.
+fn load(model: model::TextClassifier, tensors: Vec<NamedTensor>) -> Result<model::TextClassifier> {
+    parameters::load(model, tensors)
+        .map_err(|error| Error::argument("the weights", error, "those of the model in config.json"))
+}
+
+/// JSON as a value, or an error that names the file.
+fn from_json<T: serde::de::DeserializeOwned>(json: &serde_json::Value, path: &Path) -> Result<T> {
+    T::deserialize(json)
+        .map_err(|error| Error::bundle(path, "contents", error, "what Regard writes"))
 }
 
 /// A value as JSON.
 pub(super) fn to_json<T: Serialize>(value: &T) -> Result<serde_json::Value> {
-    serde_json::to_value(value).map_err(|error| Error::argument("the model folder", error, "values that JSON can hold"))
+    serde_json::to_value(value)
+        .map_err(|error| Error::argument("the model folder", error, "values that JSON can hold"))
 }

@@ -54,8 +54,6 @@ pub struct Settings {
     pub label_smoothing: Option<f64>,
     /// Rare labels count as much as frequent ones.
     pub class_weights: Option<bool>,
-    /// Embeddings start from how often each word occurs with each label, instead of from noise.
-    pub start_from_counts: Option<bool>,
     /// Highest learning rate.
     pub learning_rate: Option<f64>,
     /// Share of the run in which the learning rate rises.
@@ -82,9 +80,11 @@ impl Settings {
     /// Refuses what cannot be meant, naming the setting, what was found and what is expected.
     pub fn check(&self) -> Result<()> {
         let share = |name, value: Option<f64>, below: f64| match value {
-            Some(value) if !(0.0..below).contains(&value) => {
-                Err(Error::setting(name, value, format!("at least 0 and less than {below}")))
-            }
+            Some(value) if !(0.0..below).contains(&value) => Err(Error::setting(
+                name,
+                value,
+                format!("at least 0 and less than {below}"),
+            )),
             _ => Ok(()),
         };
         let count = |name, value: Option<usize>, least: usize, most: usize| match value {
@@ -111,7 +111,10 @@ impl Settings {
         count("patience", self.patience, 1, 100_000)?;
         count("batch_rows", self.batch_rows, 1, 65_536)?;
         count("batch_tokens", self.batch_tokens, 1, 1 << 24)?;
-        for (name, value) in [("learning_rate", self.learning_rate), ("clip_norm", self.clip_norm)] {
+        for (name, value) in [
+            ("learning_rate", self.learning_rate),
+            ("clip_norm", self.clip_norm),
+        ] {
             if let Some(value) = value
                 && !(value > 0.0 && value.is_finite())
             {

@@ -8,11 +8,10 @@ use regard_nn::models::text_classifier::{Kind, TextClassifier};
 use regard_nn::parameters::{self, NamedTensor};
 
 use super::corpus::{Corpus, Part};
-use super::data::Examples;
 use super::learner::{TextLearner, best, probabilities};
 use super::plan::Plan;
 use super::run::{self, TextClassifier as Trained};
-use super::{Settings, counts, judge};
+use super::{Settings, judge};
 use crate::columns::ColumnChoice;
 use crate::report::{self, ModelFacts, Report, TrainingFacts};
 use crate::run_folder::RunFolder;
@@ -67,7 +66,10 @@ pub fn train(request: &TrainRequest, listener: &mut dyn Listener) -> Result<Repo
     let (plan, tokenizer) = match folder.read::<Plan>("plan.json")? {
         Some(plan) => {
             plan.check_same_data(&corpus)?;
-            (plan, TextTokenizer::from_json(&folder.read_bytes("tokenizer.json")?)?)
+            (
+                plan,
+                TextTokenizer::from_json(&folder.read_bytes("tokenizer.json")?)?,
+            )
         }
         None => first_plan(request, &corpus, &folder, &device, started, listener)?,
     };
@@ -79,15 +81,20 @@ pub fn train(request: &TrainRequest, listener: &mut dyn Listener) -> Result<Repo
         let mut plan = plan.clone();
         plan.model.kind = kind;
         let learner = TextLearner::new(&learned, &validation, &plan, &device);
-        let model = first_model(&plan, &learned, &device);
+        let model = first_model(&plan, &device);
         let checkpoint = folder.checkpoint(name, request.settings.checkpoint_steps);
         trainer::fit(&learner, model, &plan.recipe, &checkpoint, listener)
     };
-    listener.hear(&Event::Phase(format!("training the {} model", plan.model.kind.name())));
+    listener.hear(&Event::Phase(format!(
+        "training the {} model",
+        plan.model.kind.name()
+    )));
     let fitted = fit(plan.model.kind, "attention", listener)?;
     let without = match request.rivals && plan.model.kind != Kind::Mean {
         true => {
-            listener.hear(&Event::Phase("rival: the same model with mean pooling".to_owned()));
+            listener.hear(&Event::Phase(
+                "rival: the same model with mean pooling".to_owned(),
+            ));
             Some(fit(Kind::Mean, "mean", listener)?)
         }
         false => None,
@@ -100,11 +107,17 @@ pub fn train(request: &TrainRequest, listener: &mut dyn Listener) -> Result<Repo
     };
     let predict = |kind: Kind, tensors: &[NamedTensor]| -> Result<Vec<usize>> {
         let model = run::assemble(&plan.model, kind, tensors.to_vec(), &device)?;
-        Ok(probabilities(&model, scored, &device).iter().map(|row| best(row)).collect())
+        Ok(probabilities(&model, scored, &device)
+            .iter()
+            .map(|row| best(row))
+            .collect())
     };
     let judged = judge::Judged {
         predicted: predict(plan.model.kind, &fitted.best)?,
-        without_attention: without.as_ref().map(|fitted| predict(Kind::Mean, &fitted.best)).transpose()?,
+        without_attention: without
+            .as_ref()
+            .map(|fitted| predict(Kind::Mean, &fitted.best))
+            .transpose()?,
         linear: request.rivals.then(|| corpus.linear(part, request.seed)),
     };
     let (scores, rivals, verdicts) = judge::judge(&corpus, part, &judged, request.seed);
@@ -119,7 +132,9 @@ pub fn train(request: &TrainRequest, listener: &mut dyn Listener) -> Result<Repo
         rivals,
         verdicts,
     };
-    write_bundle(request, &plan, &tokenizer, &corpus, fitted, without, &report, &device)?;
+    write_bundle(
+        request, &plan, &tokenizer, &corpus, fitted, without, &report, &device,
+    )?;
     folder.remove()?;
     listener.hear(&Event::Saved(request.out.clone()));
     Ok(report)
@@ -139,14 +154,21 @@ fn first_plan(
     let tokenizer = TextTokenizer::train(corpus.train.texts(), &plan.tokenizer)?;
     let encoded = corpus.train.encode_whole(&tokenizer)?;
     plan.fit_to_lengths(request, &encoded, tokenizer.vocabulary());
-    plan.model.validate().map_err(|error| crate::Error::setting("model", plan.model.kind.name(), error.to_string()))?;
+    plan.model.validate().map_err(|error| {
+        crate::Error::setting("model", plan.model.kind.name(), error.to_string())
+    })?;
     if let Some(minutes) = request.minutes {
         listener.hear(&Event::Phase("measuring this machine".to_owned()));
         let learned = corpus.train.encode(&tokenizer, &plan)?;
-        plan.fit_to_budget(minutes * 60.0 - started.elapsed().as_secs_f64(), request.rivals, &learned, |plan| {
-            let learner = TextLearner::new(&learned, &learned, plan, device);
-            trainer::seconds_per_token(&learner, first_model(plan, &learned, device), &plan.recipe, 2.0)
-        })?;
+        plan.fit_to_budget(
+            minutes * 60.0 - started.elapsed().as_secs_f64(),
+            request.rivals,
+            &learned,
+            |plan| {
+                let learner = TextLearner::new(&learned, &learned, plan, device);
+                trainer::seconds_per_token(&learner, first_model(plan, device), &plan.recipe, 2.0)
+            },
+        )?;
     }
     for note in &plan.notes {
         listener.hear(&Event::Said(note.clone()));
@@ -156,10 +178,10 @@ fn first_plan(
     Ok((plan, tokenizer))
 }
 
-/// The model before the first step: noise from the seed, and what the training part's counts say about its words.
-fn first_model(plan: &Plan, learned: &Examples, device: &Device) -> TextClassifier {
-    let model = plan.model.init(plan.recipe.seed, &device.clone().autodiff());
-    if plan.start_from_counts { counts::start_from_counts(model, plan, learned) } else { model }
+/// The model before the first step.
+fn first_model(plan: &Plan, device: &Device) -> TextClassifier {
+    plan.model
+        .init(plan.recipe.seed, &device.clone().autodiff())
 }
 
 fn model_facts(plan: &Plan, device: &Device) -> ModelFacts {
@@ -168,7 +190,10 @@ fn model_facts(plan: &Plan, device: &Device) -> ModelFacts {
     ModelFacts {
         kind: plan.model.kind.name().to_owned(),
         parameters,
-        parts: run::parts(&plan.model).into_iter().map(|part| (part.name, part.parameters)).collect(),
+        parts: run::parts(&plan.model)
+            .into_iter()
+            .map(|part| (part.name, part.parameters))
+            .collect(),
         vocabulary: plan.model.vocabulary,
         bytes: 4 * parameters as u64,
     }
@@ -202,10 +227,20 @@ fn write_bundle(
     let config = run::Config::new(plan, corpus, without.is_some());
     let mut tensors = fitted.best;
     if let Some(without) = without {
-        let prefixed = |tensor: NamedTensor| NamedTensor { name: format!("{WITHOUT_ATTENTION}{}", tensor.name), ..tensor };
+        let prefixed = |tensor: NamedTensor| NamedTensor {
+            name: format!("{WITHOUT_ATTENTION}{}", tensor.name),
+            ..tensor
+        };
         tensors.extend(without.best.into_iter().map(prefixed));
     }
-    let trained = Trained::from_parts(config.clone(), tokenizer.clone(), report.clone(), tensors.clone(), device)?;
+    let parts = run::Parts {
+        config: config.clone(),
+        labels: corpus.labels.clone(),
+        tokenizer: tokenizer.clone(),
+        report: report.clone(),
+        tensors: tensors.clone(),
+    };
+    let trained = Trained::from_parts(parts, device)?;
     let examples = judge::examples(&trained, corpus)?;
     let parts = bundle::BundleParts {
         task: run::TASK.to_owned(),

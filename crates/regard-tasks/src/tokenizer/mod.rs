@@ -147,6 +147,24 @@ impl TextTokenizer {
         self.vocabulary
     }
 
+    /// Some entries of the vocabulary, evenly spread from the most to the least frequent, as a reader would write them.
+    pub(crate) fn some_words(&self, count: usize) -> Vec<String> {
+        let step = (self.vocabulary / count.max(1)).max(1);
+        let entry = |id: usize| self.inner.id_to_token(id as u32);
+        (2..self.vocabulary)
+            .step_by(step)
+            .filter_map(entry)
+            .map(|entry| {
+                entry
+                    .chars()
+                    .filter(|letter| letter.is_alphanumeric())
+                    .collect::<String>()
+            })
+            .filter(|entry| !entry.is_empty())
+            .take(count)
+            .collect()
+    }
+
     /// Cuts a text into pieces; space and control characters belong to none. A text of only those has no pieces.
     ///
     /// # Errors

@@ -64,7 +64,11 @@ const GROUPS: [&str; 3] = ["model", "optimizer", "best"];
 impl Checkpoint {
     /// A checkpoint at `path`; `every_steps` writes it by steps instead of by the clock.
     pub fn at(path: PathBuf, every_steps: Option<u64>) -> Self {
-        Self { path, every_steps, written: Cell::new(Instant::now()) }
+        Self {
+            path,
+            every_steps,
+            written: Cell::new(Instant::now()),
+        }
     }
 
     /// Whether it is time to write again.
@@ -87,24 +91,37 @@ impl Checkpoint {
         for (group, tensors) in GROUPS.into_iter().zip([model, optimizer, best]) {
             for tensor in tensors {
                 let bytes = bytes_of(&tensor.values);
-                views.push((format!("{group}/{}", tensor.name), tensor.shape.clone(), bytes));
+                views.push((
+                    format!("{group}/{}", tensor.name),
+                    tensor.shape.clone(),
+                    bytes,
+                ));
             }
         }
         let views = views
             .iter()
-            .map(|(name, shape, bytes)| Ok((name.as_str(), TensorView::new(Dtype::F32, shape.clone(), bytes)?)))
+            .map(|(name, shape, bytes)| {
+                Ok((
+                    name.as_str(),
+                    TensorView::new(Dtype::F32, shape.clone(), bytes)?,
+                ))
+            })
             .collect::<Result<Vec<_>, safetensors::SafeTensorError>>()
             .map_err(|error| self.error(&error))?;
         let progress = serde_json::to_string(progress).map_err(|error| self.error(&error))?;
         let about = HashMap::from([("progress".to_owned(), progress)]);
-        let bytes = safetensors::serialize(views, Some(about)).map_err(|error| self.error(&error))?;
+        let bytes =
+            safetensors::serialize(views, Some(about)).map_err(|error| self.error(&error))?;
         let folder = self.path.parent().unwrap_or(std::path::Path::new("."));
         let saved = tempfile::NamedTempFile::new_in(folder).and_then(|mut file| {
             file.write_all(&bytes)?;
             file.as_file().sync_data()?;
             file.persist(&self.path).map_err(|error| error.error)
         });
-        saved.map_err(|source| Error::Write { path: self.path.clone(), source })?;
+        saved.map_err(|source| Error::Write {
+            path: self.path.clone(),
+            source,
+        })?;
         self.written.set(Instant::now());
         Ok(())
     }
@@ -114,18 +131,36 @@ impl Checkpoint {
         let bytes = match fs::read(&self.path) {
             Ok(bytes) => bytes,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-            Err(source) => return Err(Error::Read { path: self.path.clone(), source }),
+            Err(source) => {
+                return Err(Error::Read {
+                    path: self.path.clone(),
+                    source,
+                });
+            }
         };
         let (_, about) = SafeTensors::read_metadata(&bytes).map_err(|error| self.error(&error))?;
-        let progress = about.metadata().as_ref().and_then(|about| about.get("progress"));
+        let progress = about
+            .metadata()
+            .as_ref()
+            .and_then(|about| about.get("progress"));
         let progress = progress.ok_or_else(|| self.error(&"it has no `progress`"))?;
         let progress = serde_json::from_str(progress).map_err(|error| self.error(&error))?;
         let tensors = SafeTensors::deserialize(&bytes).map_err(|error| self.error(&error))?;
         let [mut model, mut optimizer, mut best] = [const { Vec::new() }; 3];
         for (name, view) in tensors.iter() {
             let (group, name) = name.split_once('/').unwrap_or(("", name));
-            let values = view.data().as_chunks::<4>().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect();
-            let tensor = NamedTensor { name: name.to_owned(), shape: view.shape().to_vec(), values };
+            let values = view
+                .data()
+                .as_chunks::<4>()
+                .0
+                .iter()
+                .map(|bytes| f32::from_le_bytes(*bytes))
+                .collect();
+            let tensor = NamedTensor {
+                name: name.to_owned(),
+                shape: view.shape().to_vec(),
+                values,
+            };
             match GROUPS.iter().position(|known| *known == group) {
                 Some(0) => model.push(tensor),
                 Some(1) => optimizer.push(tensor),
@@ -133,14 +168,25 @@ impl Checkpoint {
                 None => return Err(self.error(&format!("unknown tensor `{name}`"))),
             }
         }
-        Ok(Some(Saved { progress, model, optimizer, best }))
+        Ok(Some(Saved {
+            progress,
+            model,
+            optimizer,
+            best,
+        }))
     }
 
-    fn error(&self, what: &dyn std::fmt::Display) -> Error {
-        Error::Checkpoint { path: self.path.clone(), what: what.to_string() }
+    pub(super) fn error(&self, what: &dyn std::fmt::Display) -> Error {
+        Error::Checkpoint {
+            path: self.path.clone(),
+            what: what.to_string(),
+        }
     }
 }
 
 fn bytes_of(values: &[f32]) -> Vec<u8> {
-    values.iter().flat_map(|value| value.to_le_bytes()).collect()
+    values
+        .iter()
+        .flat_map(|value| value.to_le_bytes())
+        .collect()
 }

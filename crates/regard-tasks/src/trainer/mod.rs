@@ -104,7 +104,7 @@ pub fn fit<L: Learner>(
         if progress.stopped.is_some() {
             return Ok(Fitted { best, progress });
         }
-        model = parameters::load(model, saved.model)?;
+        model = parameters::load(model, saved.model).map_err(|error| checkpoint.error(&error))?;
         optimizer.restore(saved.optimizer, progress.step);
     }
     let mut pace = Pace::start(&progress);
@@ -112,29 +112,53 @@ pub fn fit<L: Learner>(
         let batches = learner.batches(progress.epoch);
         for rows in &batches[progress.batch..] {
             let at = progress.epoch as f64 + progress.batch as f64 / batches.len() as f64;
-            let rate = learning_rate(recipe.learning_rate, recipe.warmup, at / recipe.epochs as f64);
+            let rate = learning_rate(
+                recipe.learning_rate,
+                recipe.warmup,
+                at / recipe.epochs as f64,
+            );
             let mut noise = Noise::at(recipe.seed, progress.step);
             let loss = learner.loss(&model, rows, &mut noise)?;
             let value = f64::from(loss.clone().into_scalar::<f32>());
             if !value.is_finite() {
-                return Err(Error::NonFinite { step: progress.step + 1, what: format!("the loss is {value}") });
+                return Err(Error::NonFinite {
+                    step: progress.step + 1,
+                    what: format!("the loss is {value}"),
+                });
             }
             let (stepped, facts) = optimizer.step(model, loss.backward(), rate);
             model = stepped;
             if let Some(parameter) = facts.non_finite {
                 let what = format!("the gradient of `{parameter}` is not finite (loss {value:.4})");
-                return Err(Error::NonFinite { step: progress.step + 1, what });
+                return Err(Error::NonFinite {
+                    step: progress.step + 1,
+                    what,
+                });
             }
             progress.step += 1;
             progress.batch += 1;
             progress.loss_sum += value;
-            listener.hear(&pace.step(&progress, recipe, batches.len(), learner.tokens(rows), value, rate));
+            listener.hear(&pace.step(
+                &progress,
+                recipe,
+                batches.len(),
+                learner.tokens(rows),
+                value,
+                rate,
+            ));
             let stop = listener.stop();
             if stop || checkpoint.due(progress.step, CHECKPOINT_INTERVAL) {
-                checkpoint.write(&progress, &parameters::collect(&model), &optimizer.state(), &best)?;
+                checkpoint.write(
+                    &progress,
+                    &parameters::collect(&model),
+                    &optimizer.state(),
+                    &best,
+                )?;
             }
             if stop {
-                return Err(Error::Interrupted { step: progress.step });
+                return Err(Error::Interrupted {
+                    step: progress.step,
+                });
             }
         }
         let validation = learner.validate(&model.valid())?;
@@ -158,7 +182,12 @@ pub fn fit<L: Learner>(
 
 /// Seconds a token takes, forward and backward and optimizer, on this machine now: steps for about `seconds` and throws
 /// them away.
-pub fn seconds_per_token<L: Learner>(learner: &L, mut model: L::Model, recipe: &Recipe, seconds: f64) -> Result<f64> {
+pub fn seconds_per_token<L: Learner>(
+    learner: &L,
+    mut model: L::Model,
+    recipe: &Recipe,
+    seconds: f64,
+) -> Result<f64> {
     let mut optimizer = AdamW::new(optimizer_config(recipe));
     let batches = learner.batches(0);
     let (mut tokens, mut started) = (0, Instant::now());
@@ -202,7 +231,8 @@ impl Progress {
         let score = (validation.accuracy, -validation.loss);
         let better = self.best_epoch == 0 || score > (self.best_accuracy, -self.best_loss);
         if better {
-            (self.best_epoch, self.best_accuracy, self.best_loss) = (self.epoch, validation.accuracy, validation.loss);
+            (self.best_epoch, self.best_accuracy, self.best_loss) =
+                (self.epoch, validation.accuracy, validation.loss);
         }
         if self.epoch >= recipe.epochs {
             self.stopped = Some(format!("all {} planned epochs were done", recipe.epochs));
@@ -225,10 +255,22 @@ struct Pace {
 
 impl Pace {
     fn start(progress: &Progress) -> Self {
-        Self { started: Instant::now(), first_step: progress.step, tokens: 0 }
+        Self {
+            started: Instant::now(),
+            first_step: progress.step,
+            tokens: 0,
+        }
     }
 
-    fn step(&mut self, progress: &Progress, recipe: &Recipe, batches: usize, tokens: usize, loss: f64, rate: f64) -> Event {
+    fn step(
+        &mut self,
+        progress: &Progress,
+        recipe: &Recipe,
+        batches: usize,
+        tokens: usize,
+        loss: f64,
+        rate: f64,
+    ) -> Event {
         self.tokens += tokens;
         let seconds = self.started.elapsed().as_secs_f64();
         let steps = (recipe.epochs * batches) as u64;
