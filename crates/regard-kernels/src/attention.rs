@@ -2,6 +2,7 @@
 
 use ndarray::{Array3, Array4, ArrayView3, ArrayView4, ArrayViewMut3, ArrayViewMut4};
 
+use crate::kernels::{self, Upstream};
 use crate::mask::Visibility;
 use crate::{Causal, Error, Isa, reference};
 
@@ -162,10 +163,10 @@ impl<'a> Attention<'a> {
         q: ArrayView4<'_, f32>,
         k: ArrayView4<'_, f32>,
         v: ArrayView4<'_, f32>,
-        mut out: ArrayViewMut4<'_, f32>,
-        mut log_sum_exp: ArrayViewMut3<'_, f32>,
+        out: ArrayViewMut4<'_, f32>,
+        log_sum_exp: ArrayViewMut3<'_, f32>,
     ) -> Result<(), Error> {
-        let _isa = self.chosen_isa()?;
+        let isa = self.chosen_isa()?;
         let problem = self.check(q, k, v)?;
         expect_shape(
             "out",
@@ -179,16 +180,7 @@ impl<'a> Attention<'a> {
             &problem.out_shape()[..3],
             "[batch, heads, queries]",
         )?;
-        let bias = self.bias.map(|bias| bias.mapv(f64::from));
-        let options = self.in_f64(bias.as_ref());
-        let forward = reference::forward(
-            q.mapv(f64::from).view(),
-            k.mapv(f64::from).view(),
-            v.mapv(f64::from).view(),
-            &options,
-        );
-        out.zip_mut_with(&forward.out, |out, &value| *out = value as f32);
-        log_sum_exp.zip_mut_with(&forward.log_sum_exp, |lse, &value| *lse = value as f32);
+        kernels::forward(isa, &problem, out, log_sum_exp);
         Ok(())
     }
 
@@ -206,7 +198,7 @@ impl<'a> Attention<'a> {
         log_sum_exp: ArrayView3<'_, f32>,
         d_out: ArrayView4<'_, f32>,
     ) -> Result<Gradients, Error> {
-        let _isa = self.chosen_isa()?;
+        let isa = self.chosen_isa()?;
         let problem = self.check(q, k, v)?;
         let shape = problem.out_shape();
         expect_shape(
@@ -230,22 +222,20 @@ impl<'a> Attention<'a> {
         if self.bias_gradient && self.bias.is_none() {
             return Err(Error::NoBias);
         }
-        let bias = self.bias.map(|bias| bias.mapv(f64::from));
-        let options = self.in_f64(bias.as_ref());
-        let gradients = reference::backward(
-            q.mapv(f64::from).view(),
-            k.mapv(f64::from).view(),
-            v.mapv(f64::from).view(),
-            d_out.mapv(f64::from).view(),
-            &options,
-        );
-        let single = |array: Array4<f64>| array.mapv(|value| value as f32);
-        Ok(Gradients {
-            q: single(gradients.q),
-            k: single(gradients.k),
-            v: single(gradients.v),
-            bias: gradients.bias.filter(|_| self.bias_gradient).map(single),
-        })
+        let bias = self
+            .bias
+            .filter(|_| self.bias_gradient)
+            .map(|bias| bias.dim());
+        Ok(kernels::backward(
+            isa,
+            &problem,
+            &Upstream {
+                out,
+                log_sum_exp,
+                d_out,
+            },
+            bias,
+        ))
     }
 
     /// The weights themselves, by the definition: `[batch, heads, queries, keys]`, computed in f64. This is the one

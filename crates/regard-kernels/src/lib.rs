@@ -1,11 +1,17 @@
 //! The fastest exact attention on a CPU, forward and backward, on plain arrays.
+#![expect(
+    clippy::needless_pass_by_value,
+    reason = "a view is handed over, as `ndarray` does; it stands for a reference"
+)]
 
 pub mod reference;
 
 mod attention;
 mod error;
 mod isa;
+mod kernels;
 mod mask;
+mod simd;
 mod textbook;
 
 pub use attention::{Attention, Forward, Gradients};

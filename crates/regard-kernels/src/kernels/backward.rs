@@ -1,0 +1,350 @@
+//! The backward pass: the scores are computed again, block by block, and five products give the gradients.
+//!
+//! With the weights w_ij = exp(s_ij − lse_i), and d = ∂loss/∂(what follows):
+//!
+//! ```text
+//! dv_j = Σ_i w_ij do_i
+//! dw_ij = ⟨do_i, v_j⟩
+//! ds_ij = w_ij (dw_ij − D_i)        D_i = Σ_j w_ij dw_ij = ⟨do_i, o_i⟩
+//! dq_i = scale · Σ_j ds_ij k_j      dk_j = scale · Σ_i ds_ij q_i
+//! ```
+//!
+//! A task owns some keys of one head and meets the queries of its group one after the other, so `dk` and `dv` are
+//! summed in one place and in one order. Where there are fewer heads than would keep a machine busy, the keys are cut
+//! into parts (by their number alone); then each part has its own sum for `dq`, and these are added in order.
+
+use std::ops::Range;
+
+use ndarray::{Array4, ArrayView3, ArrayView4, ArrayViewMut3, ArrayViewMut4, Axis, s};
+
+use super::pairs::{KEYS, Pairs, QUERIES, QueryBlock};
+use super::tiles::{
+    all_finite, dense_rows, lines, outer, split, take, transpose, with_room, write_row,
+};
+use crate::Isa;
+use crate::attention::{Gradients, Problem};
+use crate::simd::{self, Kernel, Product, Simd};
+
+/// With as many heads as this, a task is a whole head.
+const HEADS_ENOUGH: usize = 16;
+/// Into how many parts the keys of a head are cut otherwise, and how many keys a part has at least.
+const PARTS: usize = 8;
+const PART: usize = 512;
+/// How many numbers all partial sums of `dq` together may take: 4 MiB.
+const PARTIAL_SUMS: usize = 1 << 20;
+
+/// The gradient of the output, and what the forward pass left.
+#[derive(Clone, Copy)]
+pub(crate) struct Upstream<'a> {
+    pub(crate) out: ArrayView4<'a, f32>,
+    pub(crate) log_sum_exp: ArrayView3<'a, f32>,
+    pub(crate) d_out: ArrayView4<'a, f32>,
+}
+
+/// The gradients of `q`, `k` and `v`, and that of the bias if it has a shape to be reduced to.
+pub(crate) fn backward<'p>(
+    isa: Isa,
+    problem: &Problem<'p>,
+    upstream: &Upstream<'p>,
+    bias: Option<(usize, usize, usize, usize)>,
+) -> Gradients {
+    let (batch, heads, queries, head_dim) = problem.q.dim();
+    let (_, kv_heads, keys, _) = problem.v.dim();
+    let mut dq = Array4::zeros(problem.q.dim());
+    let mut dk = Array4::zeros(problem.k.dim());
+    let mut dv = Array4::zeros(problem.v.dim());
+
+    if dq.is_empty() && dv.is_empty() {
+        // nothing to do
+    } else if batch * kv_heads >= HEADS_ENOUGH || keys <= PART {
+        let into = Into {
+            dq: dq.view_mut(),
+            dk: dk.view_mut(),
+            dv: dv.view_mut(),
+        };
+        pass(isa, problem, upstream, 0..queries, keys.max(1), into);
+    } else {
+        let part = keys.div_ceil(PARTS).max(PART).next_multiple_of(KEYS);
+        let parts = keys.div_ceil(part);
+        // As many queries at a time as the room for partial sums allows.
+        let per_query = batch * heads * parts * head_dim.max(1);
+        let wave = (PARTIAL_SUMS / per_query / QUERIES).max(1) * QUERIES;
+        for start in (0..queries).step_by(wave) {
+            let wave = start..queries.min(start + wave);
+            let mut partial = Array4::zeros((batch * parts, heads, wave.len(), head_dim));
+            let into = Into {
+                dq: partial.view_mut(),
+                dk: dk.view_mut(),
+                dv: dv.view_mut(),
+            };
+            pass(isa, problem, upstream, wave.clone(), part, into);
+            let mut dq = dq.slice_mut(s![.., .., wave, ..]);
+            for (batch, mut dq) in dq.outer_iter_mut().enumerate() {
+                for part in 0..parts {
+                    dq += &partial.index_axis(Axis(0), batch * parts + part);
+                }
+            }
+        }
+    }
+    let bias = bias.map(|shape| super::bias_gradient::bias_gradient(isa, problem, upstream, shape));
+    Gradients {
+        q: dq,
+        k: dk,
+        v: dv,
+        bias,
+    }
+}
+
+/// Where the gradients go. `dk` and `dv` are added to.
+struct Into<'a> {
+    /// `[batch · parts, heads, queries of the wave, head_dim]`.
+    dq: ArrayViewMut4<'a, f32>,
+    dk: ArrayViewMut4<'a, f32>,
+    dv: ArrayViewMut4<'a, f32>,
+}
+
+/// Lets some queries of every head meet all keys, in parts of `part` keys.
+fn pass<'p>(
+    isa: Isa,
+    problem: &Problem<'p>,
+    upstream: &Upstream<'p>,
+    queries: Range<usize>,
+    part: usize,
+    into: Into<'_>,
+) {
+    let (batch, heads, _, head_dim) = problem.q.dim();
+    let (_, kv_heads, keys, value_dim) = problem.v.dim();
+    let group = heads / kv_heads.max(1);
+    let parts = keys.div_ceil(part);
+    let mut dqs = Vec::new();
+    for dq in outer(into.dq) {
+        dqs.extend(split(dq, group.max(1)).into_iter().map(Some));
+    }
+    let mut tasks = Vec::new();
+    for (b, (dk, dv)) in outer(into.dk).zip(outer(into.dv)).enumerate() {
+        for (kv_head, (dk, dv)) in outer(dk).zip(outer(dv)).enumerate() {
+            for (p, (dk, dv)) in split(dk, part).into_iter().zip(split(dv, part)).enumerate() {
+                let dq = dqs
+                    .get_mut((b * parts + p) * kv_heads + kv_head)
+                    .and_then(Option::take);
+                tasks.push(Part {
+                    problem,
+                    upstream,
+                    batch: b,
+                    kv_head,
+                    keys: p * part..keys.min((p + 1) * part),
+                    queries: queries.clone(),
+                    dq,
+                    dk: dk.into_slice().expect("made here, in standard layout"),
+                    dv: dv.into_slice().expect("made here, in standard layout"),
+                });
+            }
+        }
+    }
+    let operations = 4 * batch * heads * queries.len() * keys * (head_dim + value_dim);
+    super::for_each(tasks, operations, |part| simd::run(isa, part));
+}
+
+/// Some keys of one key head, and the queries that read it.
+struct Part<'a, 'p> {
+    problem: &'a Problem<'p>,
+    upstream: &'a Upstream<'p>,
+    batch: usize,
+    kv_head: usize,
+    keys: Range<usize>,
+    queries: Range<usize>,
+    /// `[group, queries, head_dim]`; none if there are no queries.
+    dq: Option<ArrayViewMut3<'a, f32>>,
+    dk: &'a mut [f32],
+    dv: &'a mut [f32],
+}
+
+impl Kernel for Part<'_, '_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn call<S: Simd>(mut self, simd: S) {
+        let problem = self.problem;
+        let (_, heads, _, head_dim) = problem.q.dim();
+        let (_, kv_heads, _, value_dim) = problem.v.dim();
+        let group = heads / kv_heads;
+        let q_width = head_dim.next_multiple_of(S::LANES);
+        let sizes = [
+            QueryBlock::room(simd, problem),
+            q_width * QUERIES, // dq, transposed
+            QUERIES * q_width, // dq
+            KEYS * QUERIES,    // weights
+            KEYS * QUERIES,    // their gradients
+            KEYS * head_dim,   // keys, if they have to be copied
+            KEYS * value_dim,  // values, likewise
+        ];
+        let Some(dq) = self.dq.take() else { return };
+        with_room(sizes.iter().map(|&size| lines(size)).sum(), |mut room| {
+            let [block, dq_t, dq_rows, weights, scores, k, v] =
+                sizes.map(|size| take(&mut room, size));
+            for (h, dq) in outer(dq).enumerate() {
+                for (i, dq) in split(dq, QUERIES).into_iter().enumerate() {
+                    let first = self.queries.start + i * QUERIES;
+                    let queries = first..first + dq.nrows();
+                    let head = self.kv_head * group + h;
+                    let block = QueryBlock::pack(
+                        simd,
+                        problem,
+                        self.upstream,
+                        (self.batch, head),
+                        queries,
+                        &mut *block,
+                    );
+                    let dq_t = &mut dq_t[..q_width * block.width];
+                    dq_t.fill(0.0);
+                    self.meet(
+                        simd,
+                        &block,
+                        dq_t,
+                        (&mut *weights, &mut *scores),
+                        (&mut *k, &mut *v),
+                    );
+                    transpose(
+                        simd,
+                        dq_t,
+                        block.width,
+                        (q_width, block.width),
+                        dq_rows,
+                        q_width,
+                    );
+                    for (row, dq) in dq_rows.chunks(q_width.max(1)).zip(outer(dq)) {
+                        write_row(&row[..head_dim], problem.scale, dq);
+                    }
+                }
+            }
+        });
+    }
+}
+
+impl Part<'_, '_> {
+    /// A block of queries meets the keys of the part.
+    #[inline(always)]
+    fn meet<S: Simd>(
+        &mut self,
+        simd: S,
+        block: &QueryBlock<'_>,
+        dq_t: &mut [f32],
+        (weights, scores): (&mut [f32], &mut [f32]),
+        (k_room, v_room): (&mut [f32], &mut [f32]),
+    ) {
+        let problem = self.problem;
+        let (head_dim, value_dim) = (problem.q.dim().3, problem.v.dim().3);
+        let k = problem.k.slice(s![self.batch, self.kv_head, .., ..]);
+        let v = problem.v.slice(s![self.batch, self.kv_head, .., ..]);
+        let width = block.width;
+        let limit = problem
+            .visibility
+            .limit(self.batch, block.queries.end - 1)
+            .min(self.keys.end);
+        for start in (self.keys.start..limit).step_by(KEYS) {
+            let keys = start..limit.min(start + KEYS);
+            let k = dense_rows(k, keys.clone(), k_room);
+            let v = dense_rows(v, keys.clone(), v_room);
+            let pairs = block.pairs(
+                simd,
+                problem,
+                keys.clone(),
+                (k, v),
+                (&mut *weights, &mut *scores),
+            );
+            let own = start - self.keys.start;
+            let dk = &mut self.dk[own * head_dim..][..keys.len() * head_dim];
+            let dv = &mut self.dv[own * value_dim..][..keys.len() * value_dim];
+            if pairs == Pairs::None {
+                continue;
+            }
+            let safe = |finite: bool| pairs == Pairs::All || finite;
+
+            // in the forward pass this was:
+            // o_i += Σ_j w_ij v_j
+            // so now we have:
+            // dv_j += Σ_i w_ij do_i
+            if safe(block.d_out_finite) {
+                simd.run(Product {
+                    rows: keys.len(),
+                    columns: value_dim,
+                    depth: block.queries.len(),
+                    left: weights,
+                    left_row: width,
+                    left_step: 1,
+                    right: block.d_out,
+                    right_step: value_dim.next_multiple_of(S::LANES),
+                    into: dv,
+                    into_row: value_dim,
+                    add: true,
+                });
+            } else {
+                let step = value_dim.next_multiple_of(S::LANES);
+                block.visible_pairs(problem, keys.clone(), |i, j| {
+                    add_scaled(
+                        &mut dv[j * value_dim..][..value_dim],
+                        weights[j * width + i],
+                        &block.d_out[i * step..],
+                    );
+                });
+            }
+
+            // in the forward pass this was:
+            // s_ij = scale · ⟨q_i, k_j⟩
+            // so now we have (the scale of dk is in `block.q`, that of dq comes at the end):
+            // dk_j += Σ_i ds_ij q_i
+            // dq_i += Σ_j ds_ij k_j
+            if safe(block.q_finite) {
+                simd.run(Product {
+                    rows: keys.len(),
+                    columns: head_dim,
+                    depth: block.queries.len(),
+                    left: scores,
+                    left_row: width,
+                    left_step: 1,
+                    right: block.q,
+                    right_step: head_dim.next_multiple_of(S::LANES),
+                    into: dk,
+                    into_row: head_dim,
+                    add: true,
+                });
+            } else {
+                let step = head_dim.next_multiple_of(S::LANES);
+                block.visible_pairs(problem, keys.clone(), |i, j| {
+                    add_scaled(
+                        &mut dk[j * head_dim..][..head_dim],
+                        scores[j * width + i],
+                        &block.q[i * step..],
+                    );
+                });
+            }
+            if pairs == Pairs::All || all_finite(k) {
+                simd.run(Product {
+                    rows: head_dim,
+                    columns: width,
+                    depth: keys.len(),
+                    left: k,
+                    left_row: 1,
+                    left_step: head_dim,
+                    right: scores,
+                    right_step: width,
+                    into: dq_t,
+                    into_row: width,
+                    add: true,
+                });
+            } else {
+                block.visible_pairs(problem, keys.clone(), |i, j| {
+                    for (c, k) in k[j * head_dim..][..head_dim].iter().enumerate() {
+                        dq_t[c * width + i] += scores[j * width + i] * k;
+                    }
+                });
+            }
+        }
+    }
+}
+
+fn add_scaled(into: &mut [f32], factor: f32, row: &[f32]) {
+    into.iter_mut()
+        .zip(row)
+        .for_each(|(into, &number)| *into += factor * number);
+}

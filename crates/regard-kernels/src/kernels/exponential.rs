@@ -1,0 +1,90 @@
+//! 2ˣ for a vector.
+
+use crate::simd::Simd;
+
+/// 1.5 · 2²³ + 127: adding it rounds a number to an integer and leaves that integer, with the bias of an exponent, in
+/// the lowest bits.
+const ROUND: f32 = 12_582_912.0 + 127.0;
+
+/// 2ʳ = 1 + r·(c₁ + r·(c₂ + …)) for |r| ≤ ½, by Remez' exchange on the relative error, which is below 2.2e-8. The
+/// constant term is exactly 1, so 2⁰ is, and a query that sees one key has exactly the weight 1.
+const COEFFICIENTS: [f32; 6] = [
+    0.693_147_24,
+    0.240_226_52,
+    0.055_503_103,
+    0.009_617_693,
+    0.001_340_664_3,
+    0.000_155_946_76,
+];
+
+/// 2ˣ with an error of at most 2 units in the last place; 0 below −126.5, NaN for NaN. Right for `x` up to 127.
+#[inline(always)]
+pub(super) fn exp2<S: Simd>(simd: S, x: S::Vector) -> S::Vector {
+    // `max` gives its second argument where either is NaN, so a NaN stays one.
+    let x = simd.max(simd.splat(-127.0), x);
+    let shifted = simd.add(x, simd.splat(ROUND));
+    let r = simd.sub(x, simd.sub(shifted, simd.splat(ROUND)));
+    let mut sum = simd.splat(COEFFICIENTS[5]);
+    for i in (0..5).rev() {
+        sum = simd.multiply_add(sum, r, simd.splat(COEFFICIENTS[i]));
+    }
+    sum = simd.multiply_add(sum, r, simd.splat(1.0));
+    simd.mul(sum, simd.low_bits_as_exponent(shifted))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Isa;
+    use crate::simd::{Kernel, run};
+
+    struct Exp2<'a>(&'a mut [f32]);
+
+    impl Kernel for Exp2<'_> {
+        type Output = ();
+        #[inline(always)]
+        fn call<S: Simd>(self, simd: S) {
+            for x in self.0.chunks_exact_mut(S::LANES) {
+                let y = exp2(simd, simd.load(x));
+                simd.store(y, x);
+            }
+        }
+    }
+
+    fn exp2_of(isa: Isa, x: &[f32]) -> Vec<f32> {
+        let mut y = x.to_vec();
+        y.resize(x.len().next_multiple_of(16), 0.0);
+        run(isa, Exp2(&mut y));
+        y.truncate(x.len());
+        y
+    }
+
+    #[test]
+    fn it_is_within_two_units_in_the_last_place() {
+        let x: Vec<f32> = (0..1_000_000)
+            .map(|i| -126.0 + i as f32 * (134.0 / 1e6))
+            .collect();
+        for isa in Isa::available() {
+            let worst = exp2_of(isa, &x)
+                .iter()
+                .zip(&x)
+                .map(|(&y, &x)| {
+                    let exact = f64::from(x).exp2();
+                    let unit = (exact.log2().floor() - 23.0).exp2();
+                    (f64::from(y) - exact).abs() / unit
+                })
+                .fold(0.0, f64::max);
+            assert!(worst <= 2.0, "{isa}: {worst} units in the last place");
+        }
+    }
+
+    #[test]
+    fn its_odd_values_are_right() {
+        let x = [0.0, 1.0, 8.0, -1.0, f32::NEG_INFINITY, -200.0, f32::NAN];
+        for isa in Isa::available() {
+            let y = exp2_of(isa, &x);
+            assert_eq!(y[..6], [1.0, 2.0, 256.0, 0.5, 0.0, 0.0], "{isa}");
+            assert!(y[6].is_nan(), "{isa}");
+        }
+    }
+}

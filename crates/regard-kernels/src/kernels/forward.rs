@@ -1,0 +1,341 @@
+//! The forward pass: blocks of keys go by, and each query keeps a running softmax of what it has seen.
+//!
+//! For a query with the scores s₁, s₂, … (in units of log₂) and a reference point m, after the keys seen so far:
+//!
+//! ```text
+//! l = Σ_j 2^(s_j − m)          o = Σ_j 2^(s_j − m) v_j
+//! ```
+//!
+//! The result is o / l for any m, and 2^(s_j − m) must not overflow. So m is a maximum that was true at some time, and
+//! is moved, multiplying l and o by 2^(m_old − m_new), only when a score exceeds it by more than [`HEADROOM`].
+
+use std::f32::consts::{LN_2, LOG2_E};
+
+use ndarray::{ArrayViewMut1, ArrayViewMut2, ArrayViewMut3, ArrayViewMut4, s};
+
+use super::exponential::exp2;
+use super::scores::Block;
+use super::tiles::{
+    all_finite, copy_rows, dense_rows, from, from_mut, lines, outer, split, take, transpose,
+    with_room, write_row,
+};
+use crate::Isa;
+use crate::attention::Problem;
+use crate::mask::Tile;
+use crate::simd::{self, Kernel, Product, Simd};
+
+/// Queries of a task. The keys and values are read once for each.
+const QUERIES: usize = 64;
+/// Keys of a block: with 64 numbers each, keys and values of a block are 64 KiB of the second cache, and its weights
+/// for a panel of 16 queries 8 KiB of the first.
+const KEYS: usize = 128;
+/// How far (in powers of 2) a score may exceed the reference point before that is moved.
+const HEADROOM: f32 = 8.0;
+
+/// Fills `out` and `log_sum_exp`, whose shapes the door has checked.
+pub(crate) fn forward(
+    isa: Isa,
+    problem: &Problem<'_>,
+    out: ArrayViewMut4<'_, f32>,
+    log_sum_exp: ArrayViewMut3<'_, f32>,
+) {
+    let (_, _, _, head_dim) = problem.q.dim();
+    let (_, _, keys, value_dim) = problem.v.dim();
+    let mut tasks = Vec::new();
+    for (batch, (out, lse)) in outer(out).zip(outer(log_sum_exp)).enumerate() {
+        for (head, (out, lse)) in outer(out).zip(outer(lse)).enumerate() {
+            for (i, (out, lse)) in split(out, QUERIES)
+                .into_iter()
+                .zip(split(lse, QUERIES))
+                .enumerate()
+            {
+                tasks.push((batch, head, i * QUERIES, out, lse));
+            }
+        }
+    }
+    let operations = 2 * tasks.len() * QUERIES * keys * (head_dim + value_dim);
+    super::for_each(tasks, operations, |(batch, head, first, out, lse)| {
+        simd::run(
+            isa,
+            Queries {
+                problem,
+                batch,
+                head,
+                first,
+                out,
+                lse,
+            },
+        );
+    });
+}
+
+/// Some queries of one head.
+struct Queries<'a, 'p> {
+    problem: &'a Problem<'p>,
+    batch: usize,
+    head: usize,
+    first: usize,
+    /// `[queries, value_dim]`.
+    out: ArrayViewMut2<'a, f32>,
+    /// `[queries]`.
+    lse: ArrayViewMut1<'a, f32>,
+}
+
+impl Kernel for Queries<'_, '_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn call<S: Simd>(self, simd: S) {
+        let (head_dim, value_dim) = (self.problem.q.dim().3, self.problem.v.dim().3);
+        let padded = |numbers: usize| numbers.next_multiple_of(S::LANES);
+        let width = padded(self.lse.len());
+        let sizes = [
+            width * padded(head_dim).max(padded(value_dim)), // rows of q, later of out
+            padded(head_dim) * width,                        // q, transposed
+            padded(value_dim) * width,                       // out, transposed
+            width,                                           // m
+            width,                                           // l
+            KEYS * 2 * S::LANES,                             // weights
+            KEYS * head_dim,                                 // keys, if they have to be copied
+            KEYS * value_dim,                                // values, likewise
+        ];
+        with_room(sizes.iter().map(|&size| lines(size)).sum(), |mut room| {
+            let [rows, q_t, out_t, m, l, weights, k, v] = sizes.map(|size| take(&mut room, size));
+            self.compute(
+                simd,
+                width,
+                Room {
+                    rows,
+                    q_t,
+                    state: Running { out_t, m, l },
+                    weights,
+                    k,
+                    v,
+                },
+            );
+        });
+    }
+}
+
+struct Room<'r> {
+    rows: &'r mut [f32],
+    q_t: &'r mut [f32],
+    state: Running<'r>,
+    weights: &'r mut [f32],
+    k: &'r mut [f32],
+    v: &'r mut [f32],
+}
+
+impl Queries<'_, '_> {
+    #[inline(always)]
+    fn compute<S: Simd>(self, simd: S, width: usize, room: Room<'_>) {
+        let Queries {
+            problem,
+            batch,
+            head,
+            first,
+            ..
+        } = self;
+        let Room {
+            rows,
+            q_t,
+            mut state,
+            weights,
+            k: k_room,
+            v: v_room,
+        } = room;
+        let (_, heads, _, head_dim) = problem.q.dim();
+        let (_, kv_heads, _, value_dim) = problem.v.dim();
+        let (q_width, out_width) = (
+            head_dim.next_multiple_of(S::LANES),
+            value_dim.next_multiple_of(S::LANES),
+        );
+        let count = self.lse.len();
+        let last = first + count;
+        let kv_head = head / (heads / kv_heads);
+        let k = problem.k.slice(s![batch, kv_head, .., ..]);
+        let v = problem.v.slice(s![batch, kv_head, .., ..]);
+
+        // Scores come in powers of 2: e^s = 2^(log₂e · s), and the factor is put into q once.
+        let q = problem.q.slice(s![batch, head, .., ..]);
+        copy_rows(
+            q,
+            first..last,
+            problem.scale * LOG2_E,
+            &mut rows[..width * q_width],
+            q_width,
+        );
+        transpose(simd, rows, q_width, (width, q_width), q_t, width);
+        state.out_t.fill(0.0);
+        state.m.fill(f32::NEG_INFINITY);
+        state.l.fill(0.0);
+
+        let limit = problem.visibility.limit(batch, last - 1);
+        for start in (0..limit).step_by(KEYS) {
+            let keys = start..limit.min(start + KEYS);
+            let k = dense_rows(k, keys.clone(), k_room);
+            let v = dense_rows(v, keys.clone(), v_room);
+            for lane in (0..width).step_by(2 * S::LANES) {
+                let panel = (width - lane).min(2 * S::LANES);
+                let queries = first + lane..last.min(first + lane + panel);
+                // The last of these queries sees most: what even it does not see is not computed.
+                let end = keys
+                    .end
+                    .min(problem.visibility.limit(batch, queries.end - 1));
+                if end <= keys.start {
+                    continue;
+                }
+                let block = Block {
+                    batch,
+                    head,
+                    queries,
+                    keys: keys.start..end,
+                };
+                let tile = block.scores(
+                    simd,
+                    problem,
+                    k,
+                    (from(q_t, lane), width),
+                    panel,
+                    (weights, 2 * S::LANES),
+                );
+                if tile == Tile::Empty {
+                    continue;
+                }
+                for vector in (0..panel).step_by(S::LANES) {
+                    state.weigh(
+                        simd,
+                        block.keys.len(),
+                        (weights, vector, 2 * S::LANES),
+                        (lane + vector, width),
+                    );
+                }
+                let v = &v[..block.keys.len() * value_dim];
+                if tile == Tile::Partial && !all_finite(v) {
+                    state.add_visible(problem, &block, v, (weights, 2 * S::LANES), (lane, width));
+                    continue;
+                }
+                // out[i] += Σ_j w_ij v_j, transposed
+                simd.run(Product {
+                    rows: value_dim,
+                    columns: panel,
+                    depth: block.keys.len(),
+                    left: v,
+                    left_row: 1,
+                    left_step: value_dim,
+                    right: weights,
+                    right_step: 2 * S::LANES,
+                    into: from_mut(state.out_t, lane),
+                    into_row: width,
+                    add: true,
+                });
+            }
+        }
+
+        transpose(
+            simd,
+            state.out_t,
+            width,
+            (out_width, width),
+            rows,
+            out_width,
+        );
+        for (i, (out, lse)) in outer(self.out).zip(self.lse).enumerate() {
+            let (m, l) = (state.m[i], state.l[i]);
+            // Nothing is seen where l is 0; a NaN is no 0, and goes into the row.
+            let factor = if l == 0.0 { 0.0 } else { 1.0 / l };
+            write_row(&rows[i * out_width..][..value_dim], factor, out);
+            *lse = if l == 0.0 {
+                f32::NEG_INFINITY
+            } else {
+                m * LN_2 + l.ln()
+            };
+        }
+    }
+}
+
+/// What the queries of a task have seen so far, one lane each.
+struct Running<'r> {
+    /// `o`, transposed: `[value_dim, width]`.
+    out_t: &'r mut [f32],
+    /// The reference point.
+    m: &'r mut [f32],
+    /// The sum of the weights.
+    l: &'r mut [f32],
+}
+
+impl Running<'_> {
+    /// Turns a block of scores into weights, for one vector of queries: lanes from `from` on in the block (whose rows
+    /// are `step` apart), from `lane` on in the state.
+    #[inline(always)]
+    fn weigh<S: Simd>(
+        &mut self,
+        simd: S,
+        keys: usize,
+        (scores, from, step): (&mut [f32], usize, usize),
+        (lane, width): (usize, usize),
+    ) {
+        let mut m = simd.load(&self.m[lane..]);
+        let mut max = m;
+        for row in scores.chunks_exact(step).take(keys) {
+            // `max` gives its second argument where a score is NaN; that NaN reaches the row through the sum below.
+            max = simd.max(simd.load(&row[from..]), max);
+        }
+        let reach = simd.add(m, simd.splat(HEADROOM));
+        if simd.any_above(max, reach) {
+            let moved = simd.select_below(reach, max, max, m);
+            // 2⁰ = 1 exactly for the queries that keep their reference point: a query's result does not depend on its
+            // neighbours. From −∞, the factor is 2^−∞ = 0.
+            let factor = exp2(simd, simd.sub(m, moved));
+            let factor = simd.select_below(m, moved, factor, simd.splat(1.0));
+            simd.store(
+                simd.mul(simd.load(&self.l[lane..]), factor),
+                &mut self.l[lane..],
+            );
+            for row in self.out_t.chunks_exact_mut(width) {
+                let row = &mut row[lane..];
+                simd.store(simd.mul(simd.load(row), factor), row);
+            }
+            simd.store(moved, &mut self.m[lane..]);
+            m = moved;
+        }
+        // A query that has seen nothing yet has only scores of −∞, and 2^(−∞ − 0) = 0.
+        let m = simd.select_below(simd.splat(f32::NEG_INFINITY), m, m, simd.splat(0.0));
+        let mut sum = simd.splat(0.0);
+        for row in scores.chunks_exact_mut(step).take(keys) {
+            let row = &mut row[from..];
+            let weight = exp2(simd, simd.sub(simd.load(row), m));
+            sum = simd.add(sum, weight);
+            simd.store(weight, row);
+        }
+        simd.store(
+            simd.add(simd.load(&self.l[lane..]), sum),
+            &mut self.l[lane..],
+        );
+    }
+
+    /// `out[i] += w_ij v_j` pair by pair, for the visible pairs only: 0 · NaN is NaN, and a value that is not seen must
+    /// not reach the row.
+    fn add_visible(
+        &mut self,
+        problem: &Problem<'_>,
+        block: &Block,
+        v: &[f32],
+        (weights, step): (&[f32], usize),
+        (lane, width): (usize, usize),
+    ) {
+        let value_dim = problem.v.dim().3;
+        for (i, query) in block.queries.clone().enumerate() {
+            for (j, _) in block
+                .keys
+                .clone()
+                .enumerate()
+                .filter(|&(_, key)| block.sees(problem, query, key))
+            {
+                for (c, v) in v[j * value_dim..][..value_dim].iter().enumerate() {
+                    self.out_t[c * width + lane + i] += weights[j * step + i] * v;
+                }
+            }
+        }
+    }
+}

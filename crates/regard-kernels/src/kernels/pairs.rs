@@ -1,0 +1,265 @@
+//! What the backward pass knows of each pair of query and key: its weight, and the gradient of its score.
+
+use std::f32::consts::LOG2_E;
+use std::ops::Range;
+
+use ndarray::s;
+
+use super::backward::Upstream;
+use super::exponential::exp2;
+use super::scores::Block;
+use super::tiles::{all_finite, copy_rows, dot, from, lines, take, transpose};
+use crate::attention::Problem;
+use crate::mask::Tile;
+use crate::simd::{Product, Simd};
+
+/// Queries of a block.
+pub(super) const QUERIES: usize = 64;
+/// Keys of a block: with these, weights and their gradients are 32 KiB.
+pub(super) const KEYS: usize = 64;
+
+/// How many pairs of a block are visible.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Pairs {
+    None,
+    Some,
+    All,
+}
+
+/// At most [`QUERIES`] queries of one head, as the products want them.
+pub(super) struct QueryBlock<'r> {
+    batch: usize,
+    head: usize,
+    pub(super) queries: Range<usize>,
+    /// Their number, rounded up to whole vectors.
+    pub(super) width: usize,
+    /// scale · q, `[queries, head_dim]`, rows and number rounded up to whole vectors with zeros.
+    pub(super) q: &'r [f32],
+    /// log₂e · scale · q, transposed: `[head_dim, width]`.
+    q_t: &'r [f32],
+    /// `[queries, value_dim]`, rounded up likewise.
+    pub(super) d_out: &'r [f32],
+    /// `[value_dim, width]`.
+    d_out_t: &'r [f32],
+    /// log₂e · lse; +∞ for a query that sees nothing, whose weights are then 2^−∞ = 0.
+    lse: &'r [f32],
+    /// D_i = ⟨do_i, o_i⟩.
+    mean: &'r [f32],
+    pub(super) q_finite: bool,
+    pub(super) d_out_finite: bool,
+}
+
+impl<'r> QueryBlock<'r> {
+    fn sizes<S: Simd>(_: S, problem: &Problem<'_>) -> [usize; 6] {
+        let q = QUERIES * problem.q.dim().3.next_multiple_of(S::LANES);
+        let out = QUERIES * problem.v.dim().3.next_multiple_of(S::LANES);
+        [q, q, out, out, QUERIES, QUERIES]
+    }
+
+    /// How many numbers of room a block takes.
+    pub(super) fn room<S: Simd>(simd: S, problem: &Problem<'_>) -> usize {
+        Self::sizes(simd, problem).into_iter().map(lines).sum()
+    }
+
+    #[inline(always)]
+    pub(super) fn pack<S: Simd>(
+        simd: S,
+        problem: &Problem<'_>,
+        upstream: &Upstream<'_>,
+        (batch, head): (usize, usize),
+        queries: Range<usize>,
+        mut room: &'r mut [f32],
+    ) -> Self {
+        let width = queries.len().next_multiple_of(S::LANES);
+        let q_width = problem.q.dim().3.next_multiple_of(S::LANES);
+        let out_width = problem.v.dim().3.next_multiple_of(S::LANES);
+        let [q, q_t, d_out, d_out_t, lse, mean] =
+            Self::sizes(simd, problem).map(|size| take(&mut room, size));
+        let (q, d_out) = (&mut q[..width * q_width], &mut d_out[..width * out_width]);
+
+        // D_i = ⟨do_i, o_i⟩; `d_out_t` is free until it is filled.
+        let out_rows = &mut d_out_t[..width * out_width];
+        copy_rows(
+            upstream.out.slice(s![batch, head, .., ..]),
+            queries.clone(),
+            1.0,
+            out_rows,
+            out_width,
+        );
+        copy_rows(
+            upstream.d_out.slice(s![batch, head, .., ..]),
+            queries.clone(),
+            1.0,
+            d_out,
+            out_width,
+        );
+        for i in 0..width {
+            let row = i * out_width..(i + 1) * out_width;
+            mean[i] = dot(&d_out[row.clone()], &out_rows[row]);
+        }
+        transpose(simd, d_out, out_width, (width, out_width), d_out_t, width);
+
+        // The factor of the forward pass, so that the scores are the same to the last bit.
+        let rows = problem.q.slice(s![batch, head, .., ..]);
+        copy_rows(rows, queries.clone(), problem.scale * LOG2_E, q, q_width);
+        transpose(simd, q, q_width, (width, q_width), q_t, width);
+        copy_rows(rows, queries.clone(), problem.scale, q, q_width);
+
+        lse.fill(f32::INFINITY);
+        for (lse, &of) in
+            lse.iter_mut()
+                .zip(upstream.log_sum_exp.slice(s![batch, head, queries.clone()]))
+        {
+            *lse = if of == f32::NEG_INFINITY {
+                f32::INFINITY
+            } else {
+                LOG2_E * of
+            };
+        }
+        let (q_finite, d_out_finite) = (all_finite(q), all_finite(d_out));
+        Self {
+            batch,
+            head,
+            queries,
+            width,
+            q,
+            q_t,
+            d_out,
+            d_out_t,
+            lse,
+            mean,
+            q_finite,
+            d_out_finite,
+        }
+    }
+
+    /// Fills `weights` with w_ij and `gradients` with ds_ij, both `[keys, width]`, 0 where a pair is not visible.
+    #[inline(always)]
+    pub(super) fn pairs<S: Simd>(
+        &self,
+        simd: S,
+        problem: &Problem<'_>,
+        keys: Range<usize>,
+        (k, v): (&[f32], &[f32]),
+        (weights, gradients): (&mut [f32], &mut [f32]),
+    ) -> Pairs {
+        let width = self.width;
+        let (mut any, mut all) = (false, true);
+        for lane in (0..width).step_by(2 * S::LANES) {
+            let panel = (width - lane).min(2 * S::LANES);
+            let queries =
+                self.queries.start + lane..self.queries.end.min(self.queries.start + lane + panel);
+            let mut end = keys
+                .end
+                .min(problem.visibility.limit(self.batch, queries.end - 1));
+            if end > keys.start {
+                let block = Block {
+                    batch: self.batch,
+                    head: self.head,
+                    queries,
+                    keys: keys.start..end,
+                };
+                match self.panel(
+                    simd,
+                    problem,
+                    block,
+                    (k, v),
+                    (&mut *weights, &mut *gradients),
+                    (lane, panel),
+                ) {
+                    Tile::Empty => end = keys.start,
+                    Tile::Partial => (any, all) = (true, false),
+                    Tile::Full => any = true,
+                }
+            }
+            for j in end.max(keys.start) - keys.start..keys.len() {
+                all = false;
+                weights[j * width + lane..][..panel].fill(0.0);
+                gradients[j * width + lane..][..panel].fill(0.0);
+            }
+        }
+        match (any, all) {
+            (false, _) => Pairs::None,
+            (true, false) => Pairs::Some,
+            (true, true) => Pairs::All,
+        }
+    }
+
+    /// The same for one or two vectors of queries, from `lane` on.
+    #[inline(always)]
+    fn panel<S: Simd>(
+        &self,
+        simd: S,
+        problem: &Problem<'_>,
+        block: Block,
+        (k, v): (&[f32], &[f32]),
+        (weights, gradients): (&mut [f32], &mut [f32]),
+        (lane, panel): (usize, usize),
+    ) -> Tile {
+        let width = self.width;
+        let value_dim = problem.v.dim().3;
+        let q_t = (from(self.q_t, lane), width);
+        let tile = block.scores(simd, problem, k, q_t, panel, (&mut weights[lane..], width));
+        if tile == Tile::Empty {
+            return tile;
+        }
+        // dw_ij = ⟨do_i, v_j⟩
+        simd.run(Product {
+            rows: block.keys.len(),
+            columns: panel,
+            depth: value_dim,
+            left: v,
+            left_row: value_dim,
+            left_step: 1,
+            right: from(self.d_out_t, lane),
+            right_step: width,
+            into: &mut gradients[lane..],
+            into_row: width,
+            add: false,
+        });
+        for lane in (lane..lane + panel).step_by(S::LANES) {
+            let lse = simd.load(&self.lse[lane..]);
+            let mean = simd.load(&self.mean[lane..]);
+            let rows = weights
+                .chunks_exact_mut(width)
+                .zip(gradients.chunks_exact_mut(width));
+            for (weights, gradients) in rows.take(block.keys.len()) {
+                let (weights, gradients) = (&mut weights[lane..], &mut gradients[lane..]);
+                // w_ij = exp(s_ij − lse_i)
+                let weight = exp2(simd, simd.sub(simd.load(weights), lse));
+                // ds_ij = w_ij (dw_ij − D_i)
+                let gradient = simd.mul(weight, simd.sub(simd.load(gradients), mean));
+                simd.store(weight, weights);
+                simd.store(gradient, gradients);
+            }
+        }
+        if tile == Tile::Partial {
+            // The weights are 0 there; their gradients are, unless a value that is not seen made them NaN.
+            block.hide(simd, problem, panel, (&mut weights[lane..], width), 0.0);
+            block.hide(simd, problem, panel, (&mut gradients[lane..], width), 0.0);
+        }
+        tile
+    }
+
+    /// Calls `f(i, j)` for the visible pairs of the block and `keys`, both counted from its first.
+    pub(super) fn visible_pairs(
+        &self,
+        problem: &Problem<'_>,
+        keys: Range<usize>,
+        mut f: impl FnMut(usize, usize),
+    ) {
+        let block = Block {
+            batch: self.batch,
+            head: self.head,
+            queries: self.queries.clone(),
+            keys,
+        };
+        for (j, key) in block.keys.clone().enumerate() {
+            for (i, query) in block.queries.clone().enumerate() {
+                if block.sees(problem, query, key) {
+                    f(i, j);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,190 @@
+//! Getting numbers to where a kernel wants them: dense rows, transposed blocks, and the room for both.
+
+use std::cell::RefCell;
+use std::ops::Range;
+
+use ndarray::{ArrayView2, ArrayViewMut, ArrayViewMut1, Axis, Dimension, RemoveAxis, s};
+
+use crate::simd::Simd;
+
+/// The numbers of a cache line.
+const LINE: usize = 16;
+
+thread_local! {
+    /// Kept from one block to the next: a kernel allocates nothing.
+    static ROOM: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Gives `f` room for `numbers` numbers on this thread, at the start of a cache line. What is in it is left over.
+pub(super) fn with_room<R>(numbers: usize, f: impl FnOnce(&mut [f32]) -> R) -> R {
+    ROOM.with_borrow_mut(|room| {
+        if room.len() < numbers + LINE {
+            *room = vec![0.0; numbers + LINE];
+        }
+        let start = room.as_ptr().align_offset(4 * LINE).min(LINE);
+        f(&mut room[start..start + numbers])
+    })
+}
+
+/// `numbers`, rounded up to what [`take`] uses for them.
+pub(super) fn lines(numbers: usize) -> usize {
+    numbers.next_multiple_of(LINE)
+}
+
+/// Cuts `numbers` off the front of the room, and what is left of the last cache line.
+pub(super) fn take<'a>(room: &mut &'a mut [f32], numbers: usize) -> &'a mut [f32] {
+    let (taken, rest) = std::mem::take(room).split_at_mut(lines(numbers));
+    *room = rest;
+    &mut taken[..numbers]
+}
+
+/// `numbers[start..]`, and nothing of nothing: an array of width 0 has no lanes.
+#[inline(always)]
+pub(super) fn from(numbers: &[f32], start: usize) -> &[f32] {
+    numbers.get(start..).unwrap_or_default()
+}
+
+/// As [`from`].
+#[inline(always)]
+pub(super) fn from_mut(numbers: &mut [f32], start: usize) -> &mut [f32] {
+    numbers.get_mut(start..).unwrap_or_default()
+}
+
+/// The rows of a head, one after the other: where they lie if they lie so, or else copied into `room`.
+#[inline(always)]
+pub(super) fn dense_rows<'a>(
+    matrix: ArrayView2<'a, f32>,
+    rows: Range<usize>,
+    room: &'a mut [f32],
+) -> &'a [f32] {
+    let width = matrix.ncols();
+    match matrix.to_slice() {
+        Some(all) => &all[rows.start * width..rows.end * width],
+        None => {
+            let room = &mut room[..rows.len() * width];
+            copy_rows(matrix, rows, 1.0, room, width);
+            room
+        }
+    }
+}
+
+/// `into[r · step + c] = factor · matrix[rows.start + r][c]`. What is left of `into`, to the right and below, is zeroed.
+#[inline(always)]
+pub(super) fn copy_rows(
+    matrix: ArrayView2<'_, f32>,
+    rows: Range<usize>,
+    factor: f32,
+    into: &mut [f32],
+    step: usize,
+) {
+    let (count, width) = (rows.len(), matrix.ncols());
+    if step == 0 {
+        return;
+    }
+    let matrix = matrix.slice_move(s![rows, ..]);
+    for (row, into) in matrix.outer_iter().zip(into.chunks_exact_mut(step)) {
+        let (into, padding) = into.split_at_mut(width);
+        match row.to_slice() {
+            Some(row) => into
+                .iter_mut()
+                .zip(row)
+                .for_each(|(into, &number)| *into = factor * number),
+            None => into
+                .iter_mut()
+                .zip(row)
+                .for_each(|(into, &number)| *into = factor * number),
+        }
+        padding.fill(0.0);
+    }
+    into[count * step..].fill(0.0);
+}
+
+/// `into[c · into_row + r] = from[r · from_row + c]` for `rows` × `columns`, both multiples of `LANES`.
+#[inline(always)]
+pub(super) fn transpose<S: Simd>(
+    simd: S,
+    from: &[f32],
+    from_row: usize,
+    (rows, columns): (usize, usize),
+    into: &mut [f32],
+    into_row: usize,
+) {
+    for r in (0..rows).step_by(S::LANES) {
+        for c in (0..columns).step_by(S::LANES) {
+            simd.transpose(
+                &from[r * from_row + c..],
+                from_row,
+                &mut into[c * into_row + r..],
+                into_row,
+            );
+        }
+    }
+}
+
+/// `into = factor · row`.
+#[inline(always)]
+pub(super) fn write_row(row: &[f32], factor: f32, mut into: ArrayViewMut1<'_, f32>) {
+    match into.as_slice_mut() {
+        Some(into) => into
+            .iter_mut()
+            .zip(row)
+            .for_each(|(into, &number)| *into = factor * number),
+        None => into
+            .iter_mut()
+            .zip(row)
+            .for_each(|(into, &number)| *into = factor * number),
+    }
+}
+
+/// Whether every number is finite: `0 · x` is 0 for these and NaN for the others.
+#[inline(always)]
+pub(super) fn all_finite(numbers: &[f32]) -> bool {
+    let (vectors, rest) = numbers.as_chunks::<LINE>();
+    let mut sums = [0.0f32; LINE];
+    for vector in vectors {
+        for (sum, number) in sums.iter_mut().zip(vector) {
+            *sum += 0.0 * number;
+        }
+    }
+    sums.iter().chain(rest).all(|number| number.is_finite())
+}
+
+/// `⟨a, b⟩`, in an order that vectors can follow.
+#[inline(always)]
+pub(super) fn dot(a: &[f32], b: &[f32]) -> f32 {
+    let ((a, a_rest), (b, b_rest)) = (a.as_chunks::<LINE>(), b.as_chunks::<LINE>());
+    let mut sums = [0.0f32; LINE];
+    for (a, b) in a.iter().zip(b) {
+        for (sum, (a, b)) in sums.iter_mut().zip(a.iter().zip(b)) {
+            *sum += a * b;
+        }
+    }
+    let rest: f32 = a_rest.iter().zip(b_rest).map(|(a, b)| a * b).sum();
+    sums.iter().sum::<f32>() + rest
+}
+
+/// The parts of `length` that an array falls into along its first axis; the last may be shorter.
+pub(super) fn split<D: Dimension>(
+    view: ArrayViewMut<'_, f32, D>,
+    length: usize,
+) -> Vec<ArrayViewMut<'_, f32, D>> {
+    let (mut parts, mut rest) = (Vec::new(), view);
+    while rest.len_of(Axis(0)) > length {
+        let (part, after) = rest.split_at(Axis(0), length);
+        parts.push(part);
+        rest = after;
+    }
+    if rest.len_of(Axis(0)) > 0 {
+        parts.push(rest);
+    }
+    parts
+}
+
+/// The elements of an array along its first axis.
+pub(super) fn outer<'a, D: RemoveAxis>(
+    view: ArrayViewMut<'a, f32, D>,
+) -> impl Iterator<Item = ArrayViewMut<'a, f32, D::Smaller>> {
+    split(view, 1)
+        .into_iter()
+        .map(|part| part.index_axis_move(Axis(0), 0))
+}

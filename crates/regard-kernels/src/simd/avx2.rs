@@ -1,0 +1,170 @@
+//! x86-64 with AVX2 and FMA: 8 numbers in a register, 16 registers.
+
+use std::arch::x86_64::*;
+
+use super::{Kernel, Simd};
+use crate::Isa;
+
+/// Proof that this processor has AVX2 and FMA: `detect` is the only way to get one.
+#[derive(Clone, Copy)]
+pub(crate) struct Avx2(());
+
+impl Avx2 {
+    pub(crate) fn detect() -> Option<Self> {
+        Isa::Avx2.is_available().then_some(Self(()))
+    }
+
+    /// AVX-512 is only ever detected together with AVX2 and FMA.
+    #[inline(always)]
+    pub(super) fn implied_by(_: super::avx512::Avx512) -> Self {
+        Self(())
+    }
+}
+
+impl Simd for Avx2 {
+    const LANES: usize = 8;
+    // 6 × 2 sums, 2 vectors of the right side, 1 broadcast number: 15 of 16 registers.
+    const ROWS: usize = 6;
+    type Vector = __m256;
+
+    #[inline(always)]
+    fn run<K: Kernel>(self, kernel: K) -> K::Output {
+        #[inline(never)]
+        #[target_feature(enable = "avx2,fma")]
+        fn enter<K: Kernel>(simd: Avx2, kernel: K) -> K::Output {
+            kernel.call(simd)
+        }
+        // SAFETY: `self` proves AVX2 and FMA.
+        unsafe { enter(self, kernel) }
+    }
+
+    #[inline(always)]
+    fn splat(self, value: f32) -> __m256 {
+        // SAFETY: `self` proves AVX2 and FMA.
+        unsafe { _mm256_set1_ps(value) }
+    }
+
+    #[inline(always)]
+    fn load(self, from: &[f32]) -> __m256 {
+        assert!(from.len() >= Self::LANES);
+        // SAFETY: asserted above.
+        unsafe { self.load_at(from.as_ptr()) }
+    }
+
+    #[inline(always)]
+    fn store(self, vector: __m256, to: &mut [f32]) {
+        assert!(to.len() >= Self::LANES);
+        // SAFETY: asserted above.
+        unsafe { self.store_at(vector, to.as_mut_ptr()) }
+    }
+
+    #[inline(always)]
+    fn add(self, a: __m256, b: __m256) -> __m256 {
+        // SAFETY: `self` proves AVX2 and FMA.
+        unsafe { _mm256_add_ps(a, b) }
+    }
+
+    #[inline(always)]
+    fn sub(self, a: __m256, b: __m256) -> __m256 {
+        // SAFETY: `self` proves AVX2 and FMA.
+        unsafe { _mm256_sub_ps(a, b) }
+    }
+
+    #[inline(always)]
+    fn mul(self, a: __m256, b: __m256) -> __m256 {
+        // SAFETY: `self` proves AVX2 and FMA.
+        unsafe { _mm256_mul_ps(a, b) }
+    }
+
+    #[inline(always)]
+    fn multiply_add(self, a: __m256, b: __m256, c: __m256) -> __m256 {
+        // SAFETY: `self` proves AVX2 and FMA.
+        unsafe { _mm256_fmadd_ps(a, b, c) }
+    }
+
+    #[inline(always)]
+    fn max(self, a: __m256, b: __m256) -> __m256 {
+        // SAFETY: `self` proves AVX2 and FMA.
+        unsafe { _mm256_max_ps(a, b) }
+    }
+
+    #[inline(always)]
+    fn select_below(self, a: __m256, b: __m256, yes: __m256, no: __m256) -> __m256 {
+        // SAFETY: `self` proves AVX2 and FMA.
+        unsafe { _mm256_blendv_ps(no, yes, _mm256_cmp_ps::<_CMP_LT_OQ>(a, b)) }
+    }
+
+    #[inline(always)]
+    fn any_above(self, a: __m256, b: __m256) -> bool {
+        // SAFETY: `self` proves AVX2 and FMA.
+        unsafe { _mm256_movemask_ps(_mm256_cmp_ps::<_CMP_GT_OQ>(a, b)) != 0 }
+    }
+
+    #[inline(always)]
+    fn low_bits_as_exponent(self, a: __m256) -> __m256 {
+        // SAFETY: `self` proves AVX2 and FMA.
+        unsafe { _mm256_castsi256_ps(_mm256_slli_epi32::<23>(_mm256_castps_si256(a))) }
+    }
+
+    #[inline(always)]
+    fn transpose(self, from: &[f32], from_row: usize, to: &mut [f32], to_row: usize) {
+        let row = |r: usize| self.load(&from[r * from_row..]);
+        let rows = [
+            row(0),
+            row(1),
+            row(2),
+            row(3),
+            row(4),
+            row(5),
+            row(6),
+            row(7),
+        ];
+        // SAFETY: `self` proves AVX2 and FMA.
+        let columns = unsafe { transposed(rows) };
+        for (c, column) in columns.into_iter().enumerate() {
+            self.store(column, &mut to[c * to_row..]);
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn load_at(self, from: *const f32) -> __m256 {
+        // SAFETY: `self` proves AVX2 and FMA; the caller promises `LANES` readable numbers.
+        unsafe { _mm256_loadu_ps(from) }
+    }
+
+    #[inline(always)]
+    unsafe fn store_at(self, vector: __m256, to: *mut f32) {
+        // SAFETY: `self` proves AVX2 and FMA; the caller promises `LANES` writable numbers.
+        unsafe { _mm256_storeu_ps(to, vector) }
+    }
+}
+
+/// Rows to columns: pairs of rows are interleaved, then pairs of pairs, then the halves are exchanged.
+#[inline]
+#[target_feature(enable = "avx2,fma")]
+fn transposed(r: [__m256; 8]) -> [__m256; 8] {
+    let low = |i: usize| _mm256_unpacklo_ps(r[i], r[i + 1]); // columns 0 1 | 4 5 of two rows
+    let high = |i: usize| _mm256_unpackhi_ps(r[i], r[i + 1]); // columns 2 3 | 6 7
+    let quarter = |a: __m256, b: __m256| {
+        (
+            _mm256_shuffle_ps::<0b01_00_01_00>(a, b),
+            _mm256_shuffle_ps::<0b11_10_11_10>(a, b),
+        )
+    };
+    let (a04, a15) = quarter(low(0), low(2)); // columns 0 | 4 and 1 | 5 of rows 0 to 3
+    let (a26, a37) = quarter(high(0), high(2));
+    let (b04, b15) = quarter(low(4), low(6)); // of rows 4 to 7
+    let (b26, b37) = quarter(high(4), high(6));
+    let first = |a: __m256, b: __m256| _mm256_permute2f128_ps::<0x20>(a, b);
+    let second = |a: __m256, b: __m256| _mm256_permute2f128_ps::<0x31>(a, b);
+    [
+        first(a04, b04),
+        first(a15, b15),
+        first(a26, b26),
+        first(a37, b37),
+        second(a04, b04),
+        second(a15, b15),
+        second(a26, b26),
+        second(a37, b37),
+    ]
+}

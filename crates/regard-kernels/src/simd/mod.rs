@@ -1,0 +1,96 @@
+//! ALL the unsafe code of this crate: the few vector operations that the kernels need, once per instruction set, and
+//! the matrix product that they spend their time in.
+//!
+//! A kernel is safe Rust, generic over [`Simd`]. The token it is given (`Scalar`, `Avx2`, `Avx512`) is the proof that
+//! the processor has the instructions: tokens are made by detection and by nothing else. So the obligations are
+//! discharged in two places only: in `detect`, for every instruction; in the assertions at the top of
+//! [`Product`](product::Product), for every pointer.
+#![expect(
+    unsafe_code,
+    reason = "instructions and pointers are audited here, and nowhere else"
+)]
+
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+mod product;
+mod scalar;
+
+pub(crate) use product::Product;
+
+use crate::Isa;
+
+/// A computation that is written once, for every instruction set.
+///
+/// `call`, and every generic function below it, is `#[inline(always)]`: that is what compiles it with the
+/// instructions that `simd` stands for.
+pub(crate) trait Kernel {
+    type Output;
+    fn call<S: Simd>(self, simd: S) -> Self::Output;
+}
+
+/// Runs a kernel with an instruction set that the door has found on this processor.
+pub(crate) fn run<K: Kernel>(isa: Isa, kernel: K) -> K::Output {
+    match isa {
+        Isa::Scalar => scalar::Scalar.run(kernel),
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx2 => avx2::Avx2::detect()
+            .expect("the door has found it")
+            .run(kernel),
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx512 => avx512::Avx512::detect()
+            .expect("the door has found it")
+            .run(kernel),
+        #[cfg(not(target_arch = "x86_64"))]
+        Isa::Avx2 | Isa::Avx512 => unreachable!("the door has not found it"),
+    }
+}
+
+/// `LANES` numbers at a time, and the operations that attention needs on them.
+pub(crate) trait Simd: Copy + Send + Sync {
+    /// Numbers in a vector.
+    const LANES: usize;
+    /// Rows of the register tile of [`Product`]: with two vectors a row, what the registers hold.
+    const ROWS: usize;
+    type Vector: Copy;
+
+    /// Compiles `kernel` with these instructions, and runs it.
+    fn run<K: Kernel>(self, kernel: K) -> K::Output;
+
+    fn splat(self, value: f32) -> Self::Vector;
+    /// The first `LANES` numbers of `from`, which has as many.
+    fn load(self, from: &[f32]) -> Self::Vector;
+    /// Writes the first `LANES` numbers of `to`, which has as many.
+    fn store(self, vector: Self::Vector, to: &mut [f32]);
+
+    fn add(self, a: Self::Vector, b: Self::Vector) -> Self::Vector;
+    fn sub(self, a: Self::Vector, b: Self::Vector) -> Self::Vector;
+    fn mul(self, a: Self::Vector, b: Self::Vector) -> Self::Vector;
+    /// `a · b + c`, rounded once where the processor can, twice with `Scalar`.
+    fn multiply_add(self, a: Self::Vector, b: Self::Vector, c: Self::Vector) -> Self::Vector;
+    /// The larger one; `b` where either is NaN.
+    fn max(self, a: Self::Vector, b: Self::Vector) -> Self::Vector;
+    /// `yes` where `a < b`, `no` elsewhere (also where either is NaN).
+    fn select_below(
+        self,
+        a: Self::Vector,
+        b: Self::Vector,
+        yes: Self::Vector,
+        no: Self::Vector,
+    ) -> Self::Vector;
+    /// Whether `a > b` anywhere.
+    fn any_above(self, a: Self::Vector, b: Self::Vector) -> bool;
+    /// The bits of each number, shifted left by 23: its lowest eight bits become an exponent.
+    fn low_bits_as_exponent(self, a: Self::Vector) -> Self::Vector;
+
+    /// Transposes a block of `LANES × LANES`: `to[c · to_row + r] = from[r · from_row + c]`.
+    fn transpose(self, from: &[f32], from_row: usize, to: &mut [f32], to_row: usize);
+
+    /// # Safety
+    /// `from` is valid for reads of `LANES` numbers.
+    unsafe fn load_at(self, from: *const f32) -> Self::Vector;
+    /// # Safety
+    /// `to` is valid for writes of `LANES` numbers.
+    unsafe fn store_at(self, vector: Self::Vector, to: *mut f32);
+}

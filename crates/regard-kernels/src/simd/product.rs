@@ -1,0 +1,197 @@
+//! The matrix product that the kernels spend their time in: a tile of the result stays in registers while the depth
+//! goes by.
+
+use super::{Kernel, Simd};
+
+/// `into[r][c] (+)= Σ_p left[r][p] · right[p][c]`, for `rows` × `columns` and `p` below `depth`.
+///
+/// The columns are vectors; the numbers on the left are broadcast one by one, so they may lie at any stride and
+/// nothing has to be packed for them.
+pub(crate) struct Product<'a> {
+    pub(crate) rows: usize,
+    pub(crate) columns: usize,
+    pub(crate) depth: usize,
+    /// `left[r][p]` is `left[r · left_row + p · left_step]`.
+    pub(crate) left: &'a [f32],
+    pub(crate) left_row: usize,
+    pub(crate) left_step: usize,
+    /// `right[p][c]` is `right[p · right_step + c]`; whole vectors are read, so there is room up to the next
+    /// multiple of `LANES` after `columns`.
+    pub(crate) right: &'a [f32],
+    pub(crate) right_step: usize,
+    /// `into[r][c]` is `into[r · into_row + c]`; nothing beyond `columns` is touched.
+    pub(crate) into: &'a mut [f32],
+    pub(crate) into_row: usize,
+    /// Whether the sums are added to what is there.
+    pub(crate) add: bool,
+}
+
+impl Kernel for Product<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn call<S: Simd>(self, simd: S) {
+        let Product {
+            rows,
+            columns,
+            depth,
+            ..
+        } = self;
+        if rows == 0 || columns == 0 {
+            return;
+        }
+        assert!((rows - 1) * self.into_row + columns <= self.into.len());
+        if depth > 0 {
+            assert!((rows - 1) * self.left_row + (depth - 1) * self.left_step < self.left.len());
+            assert!(
+                (depth - 1) * self.right_step + columns.next_multiple_of(S::LANES)
+                    <= self.right.len()
+            );
+        }
+        let mut tile = Tile {
+            depth,
+            left: self.left.as_ptr(),
+            left_row: self.left_row,
+            left_step: self.left_step,
+            right: self.right.as_ptr(),
+            right_step: self.right_step,
+            into: self.into.as_mut_ptr(),
+            into_row: self.into_row,
+            columns: 0,
+            add: self.add,
+        };
+        // Column panels outside: the panel of the right side stays in the first cache while the rows go by.
+        for column in (0..columns).step_by(2 * S::LANES) {
+            tile.columns = (columns - column).min(2 * S::LANES);
+            let mut row = 0;
+            while row < rows {
+                let at = Tile {
+                    // SAFETY: `row` and `column` are below `rows` and `columns`, for which the assertions above hold;
+                    // with a depth of 0 the sides are never read, and wrapping keeps the arithmetic defined.
+                    left: tile.left.wrapping_add(row * self.left_row),
+                    right: tile.right.wrapping_add(column),
+                    into: tile.into.wrapping_add(row * self.into_row + column),
+                    ..tile
+                };
+                // SAFETY: the tile begins inside, and `rows` and `columns` bound it: asserted above.
+                row += unsafe { at.rows(simd, rows - row) };
+            }
+        }
+    }
+}
+
+/// A tile of the result: at most `ROWS` rows of at most two vectors.
+#[derive(Clone, Copy)]
+struct Tile {
+    depth: usize,
+    left: *const f32,
+    left_row: usize,
+    left_step: usize,
+    right: *const f32,
+    right_step: usize,
+    into: *mut f32,
+    into_row: usize,
+    columns: usize,
+    add: bool,
+}
+
+impl Tile {
+    /// As many of the `rest` rows as the registers hold; says how many.
+    ///
+    /// # Safety
+    /// The pointers are valid for `rest` rows, `columns` columns and the whole depth, the right side for whole vectors.
+    #[inline(always)]
+    unsafe fn rows<S: Simd>(self, simd: S, rest: usize) -> usize {
+        // The first comparisons are decided at compile time. 14 and 8 are for the wide registers, 6 and 5 for the
+        // others; the rest is for the edges.
+        macro_rules! rows {
+            ($rows:literal) => {{
+                if self.columns > S::LANES {
+                    // SAFETY: the caller's promise, for no more than `rest` rows.
+                    unsafe { self.sum::<S, $rows, 2>(simd) }
+                } else {
+                    // SAFETY: the same.
+                    unsafe { self.sum::<S, $rows, 1>(simd) }
+                }
+                $rows
+            }};
+        }
+        match rest.min(S::ROWS) {
+            14.. if S::ROWS >= 14 => rows!(14),
+            8.. if S::ROWS >= 8 => rows!(8),
+            6.. => rows!(6),
+            5 => rows!(5),
+            4 => rows!(4),
+            3 => rows!(3),
+            2 => rows!(2),
+            _ => rows!(1),
+        }
+    }
+
+    /// # Safety
+    /// The pointers are valid for `M` rows, `columns` columns (at most `N` vectors) and the whole depth, the right side
+    /// for whole vectors.
+    #[inline(always)]
+    unsafe fn sum<S: Simd, const M: usize, const N: usize>(self, simd: S) {
+        // SAFETY: the caller's promise.
+        unsafe {
+            // Neighbouring rows (of a transposed left side) get an instruction with a constant address.
+            let sums = if self.left_row == 1 {
+                self.sums::<S, M, N>(simd, 1)
+            } else {
+                self.sums::<S, M, N>(simd, self.left_row)
+            };
+            for (m, row) in sums.into_iter().enumerate() {
+                let into = self.into.add(m * self.into_row);
+                if self.columns == N * S::LANES {
+                    for (n, mut sum) in row.into_iter().enumerate() {
+                        let into = into.add(n * S::LANES);
+                        if self.add {
+                            sum = simd.add(simd.load_at(into), sum);
+                        }
+                        simd.store_at(sum, into);
+                    }
+                } else {
+                    for (n, sum) in row.into_iter().enumerate() {
+                        let mut lanes = [0.0; 16];
+                        simd.store(sum, &mut lanes);
+                        for (c, &sum) in (n * S::LANES..self.columns).zip(&lanes[..S::LANES]) {
+                            let into = into.add(c);
+                            *into = if self.add { *into + sum } else { sum };
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    /// # Safety
+    /// As [`Tile::sum`].
+    #[inline(always)]
+    unsafe fn sums<S: Simd, const M: usize, const N: usize>(
+        self,
+        simd: S,
+        left_row: usize,
+    ) -> [[S::Vector; N]; M] {
+        let mut sums = [[simd.splat(0.0); N]; M];
+        let (mut left, mut right) = (self.left, self.right);
+        for _ in 0..self.depth {
+            // SAFETY: the caller's promise; the steps that lead behind the last one are never read.
+            unsafe {
+                let mut vectors = [simd.splat(0.0); N];
+                for (n, vector) in vectors.iter_mut().enumerate() {
+                    *vector = simd.load_at(right.add(n * S::LANES));
+                }
+                for (m, row) in sums.iter_mut().enumerate() {
+                    let number = simd.splat(*left.add(m * left_row));
+                    for (sum, vector) in row.iter_mut().zip(vectors) {
+                        *sum = simd.multiply_add(number, vector, *sum);
+                    }
+                }
+            }
+            left = left.wrapping_add(self.left_step);
+            right = right.wrapping_add(self.right_step);
+        }
+        sums
+    }
+}

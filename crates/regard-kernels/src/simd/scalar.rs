@@ -1,0 +1,116 @@
+//! No special instruction: arrays that the compiler turns into whatever every processor of its target has.
+
+use super::{Kernel, Simd};
+
+/// Needs no proof.
+#[derive(Clone, Copy)]
+pub(crate) struct Scalar;
+
+const LANES: usize = 4;
+
+impl Scalar {
+    #[inline(always)]
+    fn map2(a: [f32; LANES], b: [f32; LANES], f: impl Fn(f32, f32) -> f32) -> [f32; LANES] {
+        std::array::from_fn(|i| f(a[i], b[i]))
+    }
+}
+
+impl Simd for Scalar {
+    const LANES: usize = LANES;
+    const ROWS: usize = 6;
+    type Vector = [f32; LANES];
+
+    #[inline(always)]
+    fn run<K: Kernel>(self, kernel: K) -> K::Output {
+        // Out of line, as with the others: a product is compiled once, not at every place that needs one.
+        #[inline(never)]
+        fn enter<K: Kernel>(simd: Scalar, kernel: K) -> K::Output {
+            kernel.call(simd)
+        }
+        enter(self, kernel)
+    }
+
+    #[inline(always)]
+    fn splat(self, value: f32) -> Self::Vector {
+        [value; LANES]
+    }
+
+    #[inline(always)]
+    fn load(self, from: &[f32]) -> Self::Vector {
+        *from.first_chunk().expect("`from` holds a vector")
+    }
+
+    #[inline(always)]
+    fn store(self, vector: Self::Vector, to: &mut [f32]) {
+        to[..LANES].copy_from_slice(&vector);
+    }
+
+    #[inline(always)]
+    fn add(self, a: Self::Vector, b: Self::Vector) -> Self::Vector {
+        Self::map2(a, b, |a, b| a + b)
+    }
+
+    #[inline(always)]
+    fn sub(self, a: Self::Vector, b: Self::Vector) -> Self::Vector {
+        Self::map2(a, b, |a, b| a - b)
+    }
+
+    #[inline(always)]
+    fn mul(self, a: Self::Vector, b: Self::Vector) -> Self::Vector {
+        Self::map2(a, b, |a, b| a * b)
+    }
+
+    // Not `f32::mul_add`: without the instruction that is a call into the mathematical library.
+    #[inline(always)]
+    fn multiply_add(self, a: Self::Vector, b: Self::Vector, c: Self::Vector) -> Self::Vector {
+        self.add(self.mul(a, b), c)
+    }
+
+    #[inline(always)]
+    fn max(self, a: Self::Vector, b: Self::Vector) -> Self::Vector {
+        Self::map2(a, b, |a, b| if a > b { a } else { b })
+    }
+
+    #[inline(always)]
+    fn select_below(
+        self,
+        a: Self::Vector,
+        b: Self::Vector,
+        yes: Self::Vector,
+        no: Self::Vector,
+    ) -> Self::Vector {
+        std::array::from_fn(|i| if a[i] < b[i] { yes[i] } else { no[i] })
+    }
+
+    #[inline(always)]
+    fn any_above(self, a: Self::Vector, b: Self::Vector) -> bool {
+        (0..LANES).any(|i| a[i] > b[i])
+    }
+
+    #[inline(always)]
+    fn low_bits_as_exponent(self, a: Self::Vector) -> Self::Vector {
+        a.map(|a| f32::from_bits(a.to_bits() << 23))
+    }
+
+    #[inline(always)]
+    fn transpose(self, from: &[f32], from_row: usize, to: &mut [f32], to_row: usize) {
+        for r in 0..LANES {
+            for c in 0..LANES {
+                to[c * to_row + r] = from[r * from_row + c];
+            }
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn load_at(self, from: *const f32) -> Self::Vector {
+        // SAFETY: the caller promises `LANES` readable numbers; an array of f32 needs no more alignment than f32,
+        // and `read_unaligned` none.
+        unsafe { from.cast::<Self::Vector>().read_unaligned() }
+    }
+
+    #[inline(always)]
+    unsafe fn store_at(self, vector: Self::Vector, to: *mut f32) {
+        // SAFETY: the caller promises `LANES` writable numbers.
+        unsafe { to.cast::<Self::Vector>().write_unaligned(vector) }
+    }
+}

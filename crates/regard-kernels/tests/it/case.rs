@@ -1,0 +1,348 @@
+//! Random calls: shapes, strides, masks, numbers; and how far from the definition a result may be.
+
+use std::fmt;
+
+use ndarray::{Array4, ArrayD, ArrayView, ArrayView4, Axis, Dimension, s};
+use proptest::prelude::*;
+use regard_kernels::{Attention, Causal, Isa, reference};
+
+/// How the numbers of an array lie in memory.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Layout {
+    Dense,
+    /// `[batch, sequence, heads, width]`, as a projection leaves them.
+    HeadsInside,
+    /// The last axis is not the one with stride 1.
+    WidthOutside,
+    /// Every axis runs backwards.
+    Backwards,
+    /// A slice of a larger array.
+    Gaps,
+    /// One row stands for the whole sequence: a stride of zero.
+    Repeated,
+}
+
+/// An array and the view of it that a call gets.
+#[derive(Clone)]
+pub(crate) struct Numbers {
+    layout: Layout,
+    length: usize,
+    array: Array4<f32>,
+}
+
+impl Numbers {
+    pub(crate) fn new(
+        (batch, heads, length, width): (usize, usize, usize, usize),
+        layout: Layout,
+        seed: u64,
+    ) -> Self {
+        let shape = match layout {
+            Layout::Dense | Layout::Backwards => (batch, heads, length, width),
+            Layout::HeadsInside => (batch, length, heads, width),
+            Layout::WidthOutside => (batch, heads, width, length),
+            Layout::Gaps => (batch, heads, length + 2, width + 3),
+            Layout::Repeated => (batch, heads, 1, width),
+        };
+        Self {
+            layout,
+            length,
+            array: random(shape, seed),
+        }
+    }
+
+    pub(crate) fn view(&self) -> ArrayView4<'_, f32> {
+        let array = self.array.view();
+        match self.layout {
+            Layout::Dense => array,
+            Layout::HeadsInside => array.permuted_axes([0, 2, 1, 3]),
+            Layout::WidthOutside => array.permuted_axes([0, 1, 3, 2]),
+            Layout::Backwards => {
+                let mut array = array;
+                (0..4).for_each(|axis| array.invert_axis(Axis(axis)));
+                array
+            }
+            Layout::Gaps => {
+                let (_, _, length, width) = array.dim();
+                array.slice_move(s![.., .., 1..length - 1, ..width - 3])
+            }
+            Layout::Repeated => {
+                let (batch, heads, _, width) = array.dim();
+                self.array
+                    .broadcast((batch, heads, self.length, width))
+                    .expect("one row")
+            }
+        }
+    }
+}
+
+/// Uniform in −1 … 1, from a generator of three lines (splitmix64).
+pub(crate) fn random(shape: (usize, usize, usize, usize), seed: u64) -> Array4<f32> {
+    let mut state = seed;
+    Array4::from_shape_simple_fn(shape, || {
+        state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = (state ^ (state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        ((z >> 40) as f32 / (1 << 23) as f32) - 1.0
+    })
+}
+
+/// One call.
+#[derive(Clone)]
+pub(crate) struct Case {
+    pub(crate) q: Numbers,
+    pub(crate) k: Numbers,
+    pub(crate) v: Numbers,
+    pub(crate) d_out: Numbers,
+    pub(crate) scale: Option<f32>,
+    pub(crate) causal: Option<Causal>,
+    pub(crate) visible_keys: Option<Vec<usize>>,
+    pub(crate) mask: Option<Array4<bool>>,
+    pub(crate) bias: Option<Array4<f32>>,
+}
+
+/// What describes a failure; the numbers follow from the seeds.
+impl fmt::Debug for Case {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let shape = |numbers: &Numbers| (numbers.layout, numbers.view().shape().to_vec());
+        f.debug_struct("Case")
+            .field("q", &shape(&self.q))
+            .field("k", &shape(&self.k))
+            .field("v", &shape(&self.v))
+            .field("d_out", &shape(&self.d_out))
+            .field("scale", &self.scale)
+            .field("causal", &self.causal)
+            .field("visible_keys", &self.visible_keys)
+            .field(
+                "mask",
+                &self.mask.as_ref().map(|mask| mask.shape().to_vec()),
+            )
+            .field(
+                "bias",
+                &self.bias.as_ref().map(|bias| bias.shape().to_vec()),
+            )
+            .finish()
+    }
+}
+
+impl Case {
+    pub(crate) fn attention(&self) -> Attention<'_> {
+        let mut attention = Attention::new();
+        if let Some(scale) = self.scale {
+            attention = attention.scale(scale);
+        }
+        if let Some(causal) = self.causal {
+            attention = attention.causal(causal);
+        }
+        if let Some(visible_keys) = &self.visible_keys {
+            attention = attention.visible_keys(visible_keys);
+        }
+        if let Some(mask) = &self.mask {
+            attention = attention.mask(mask.view());
+        }
+        if let Some(bias) = &self.bias {
+            attention = attention.bias(bias.view()).bias_gradient(true);
+        }
+        attention
+    }
+
+    /// Forward and backward by the definition.
+    pub(crate) fn by_definition(&self) -> (reference::Forward, reference::Gradients) {
+        let double = |view: ArrayView4<'_, f32>| view.mapv(f64::from);
+        let (q, k, v, d_out) = (
+            double(self.q.view()),
+            double(self.k.view()),
+            double(self.v.view()),
+            double(self.d_out.view()),
+        );
+        let bias = self.bias.as_ref().map(|bias| double(bias.view()));
+        let options = reference::Options {
+            scale: self.scale.map(f64::from),
+            causal: self.causal,
+            visible_keys: self.visible_keys.as_deref(),
+            mask: self.mask.as_ref().map(|mask| mask.view()),
+            bias: bias.as_ref().map(|bias| bias.view()),
+        };
+        (
+            reference::forward(q.view(), k.view(), v.view(), &options),
+            reference::backward(q.view(), k.view(), v.view(), d_out.view(), &options),
+        )
+    }
+
+    /// Both passes with one instruction set, compared with the definition.
+    pub(crate) fn agrees(&self, isa: Isa) {
+        let attention = self.attention().isa(isa);
+        let (forward, gradients) = self.by_definition();
+        let (q, k, v) = (self.q.view(), self.k.view(), self.v.view());
+        let found = attention.forward(q, k, v).expect("a good call");
+        let tolerance = tolerance(self.q.view().dim().3.max(self.v.view().dim().3));
+        close(
+            &format!("{isa} out"),
+            found.out.view(),
+            forward.out.view(),
+            tolerance,
+        );
+        close(
+            &format!("{isa} log_sum_exp"),
+            found.log_sum_exp.view(),
+            forward.log_sum_exp.view(),
+            tolerance,
+        );
+        let found = attention
+            .backward(
+                q,
+                k,
+                v,
+                found.out.view(),
+                found.log_sum_exp.view(),
+                self.d_out.view(),
+            )
+            .expect("a good call");
+        close(
+            &format!("{isa} dq"),
+            found.q.view(),
+            gradients.q.view(),
+            tolerance,
+        );
+        close(
+            &format!("{isa} dk"),
+            found.k.view(),
+            gradients.k.view(),
+            tolerance,
+        );
+        close(
+            &format!("{isa} dv"),
+            found.v.view(),
+            gradients.v.view(),
+            tolerance,
+        );
+        if let Some(bias) = gradients.bias {
+            let found = found.bias.expect("it was asked for");
+            // A sum of n terms that cancel (over a whole row they do) keeps the rounding of √n of them.
+            let (batch, heads, queries, _) = self.q.view().dim();
+            let terms = (batch * heads * queries * self.k.view().dim().2) / bias.len().max(1);
+            let tolerance = tolerance * (terms as f64).sqrt().max(1.0);
+            close(
+                &format!("{isa} d_bias"),
+                found.view(),
+                bias.view(),
+                tolerance,
+            );
+        }
+    }
+}
+
+/// How far a result may be from the definition, as a share of the largest number of the array (or of 1): the rounding
+/// of a dot product of `width` terms grows with its square root, and the exponential makes of an error in the score
+/// the same error in the weight.
+pub(crate) fn tolerance(width: usize) -> f64 {
+    f64::from(f32::EPSILON) * 4.0 * (4.0 + (width as f64).sqrt())
+}
+
+/// Equal where the definition is infinite or NaN, within `tolerance` elsewhere.
+pub(crate) fn close<D: Dimension>(
+    what: &str,
+    found: ArrayView<'_, f32, D>,
+    expected: ArrayView<'_, f64, D>,
+    tolerance: f64,
+) {
+    assert_eq!(found.shape(), expected.shape(), "{what}");
+    let finite = expected.iter().filter(|number| number.is_finite());
+    let bound = tolerance * finite.fold(1.0, |largest: f64, number| largest.max(number.abs()));
+    let (found, expected): (ArrayD<f32>, ArrayD<f64>) =
+        (found.to_owned().into_dyn(), expected.to_owned().into_dyn());
+    for ((at, &expected), &found) in expected.indexed_iter().zip(&found) {
+        let found = f64::from(found);
+        let same = if expected.is_finite() {
+            (found - expected).abs() <= bound
+        } else {
+            found == expected || (found.is_nan() && expected.is_nan())
+        };
+        assert!(
+            same,
+            "{what} at {at:?}: found {found}, expected {expected} ± {bound:e}"
+        );
+    }
+}
+
+fn layout() -> impl Strategy<Value = Layout> {
+    prop_oneof![
+        3 => Just(Layout::Dense),
+        3 => Just(Layout::HeadsInside),
+        1 => Just(Layout::WidthOutside),
+        1 => Just(Layout::Backwards),
+        1 => Just(Layout::Gaps),
+        1 => Just(Layout::Repeated),
+    ]
+}
+
+/// Lengths around the edges of vectors, register tiles and blocks, and now and then none.
+fn length(longest: usize) -> impl Strategy<Value = usize> {
+    let edges = [
+        0usize, 1, 5, 6, 7, 8, 9, 15, 16, 17, 31, 33, 63, 64, 65, 127, 128, 129,
+    ];
+    let edges: Vec<usize> = edges.into_iter().filter(|&edge| edge <= longest).collect();
+    prop_oneof![1 => proptest::sample::select(edges), 1 => 1..=longest]
+}
+
+fn causal() -> impl Strategy<Value = Option<Causal>> {
+    prop_oneof![
+        2 => Just(None),
+        1 => Just(Some(Causal::TopLeft)),
+        1 => Just(Some(Causal::BottomRight)),
+        1 => (-40isize..40).prop_map(|offset| Some(Causal::Offset(offset))),
+    ]
+}
+
+/// Any call that the door lets in.
+pub(crate) fn any_case() -> impl Strategy<Value = Case> {
+    let shape = (
+        1usize..=3,
+        1usize..=2,
+        1usize..=3,
+        length(140),
+        length(300),
+        length(72),
+        length(72),
+    );
+    let layouts = [layout(), layout(), layout(), layout()];
+    let options = (
+        proptest::option::weighted(0.3, -1.0f32..1.0),
+        causal(),
+        any::<[bool; 3]>(),
+        any::<[bool; 8]>(),
+    );
+    (shape, layouts, options, any::<u64>()).prop_map(|(shape, layouts, options, seed)| {
+        let (batch, kv_heads, group, queries, keys, head_dim, value_dim) = shape;
+        let (scale, causal, [visible, mask, bias], broadcast) = options;
+        let heads = kv_heads * group;
+        let scores = [batch, heads, queries, keys];
+        let axis = |i: usize, broadcast: bool| if broadcast { 1 } else { scores[i] };
+        let shape_of = |b: &[bool]| (axis(0, b[0]), axis(1, b[1]), axis(2, b[2]), axis(3, b[3]));
+        let unit = |shape, salt: u64| random(shape, seed ^ salt).mapv(|x| (x + 1.0) / 2.0);
+        Case {
+            q: Numbers::new((batch, heads, queries, head_dim), layouts[0], seed ^ 1),
+            k: Numbers::new((batch, kv_heads, keys, head_dim), layouts[1], seed ^ 2),
+            v: Numbers::new((batch, kv_heads, keys, value_dim), layouts[2], seed ^ 3),
+            d_out: Numbers::new((batch, heads, queries, value_dim), layouts[3], seed ^ 4),
+            scale,
+            causal,
+            visible_keys: visible.then(|| {
+                let part = unit((batch, 1, 1, 1), 5);
+                part.iter()
+                    .map(|part| (part * (keys + 1) as f32) as usize)
+                    .map(|n| n.min(keys))
+                    .collect()
+            }),
+            mask: mask.then(|| unit(shape_of(&broadcast[..4]), 6).mapv(|x| x < 0.7)),
+            bias: bias.then(|| {
+                unit(shape_of(&broadcast[4..]), 7).mapv(|x| {
+                    if x < 0.1 {
+                        f32::NEG_INFINITY
+                    } else {
+                        4.0 * x - 2.0
+                    }
+                })
+            }),
+        }
+    })
+}

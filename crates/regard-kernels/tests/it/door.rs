@@ -1,0 +1,115 @@
+//! What does not fit is refused at the door, in words that name the argument, what was found and what was expected.
+
+use ndarray::{Array3, Array4};
+use regard_kernels::{Attention, Error, Isa};
+
+fn zeros(shape: (usize, usize, usize, usize)) -> Array4<f32> {
+    Array4::zeros(shape)
+}
+
+fn refusal(attention: &Attention<'_>, q: &Array4<f32>, k: &Array4<f32>, v: &Array4<f32>) -> String {
+    attention
+        .forward(q.view(), k.view(), v.view())
+        .expect_err("it does not fit")
+        .to_string()
+}
+
+#[test]
+fn shapes_that_do_not_fit_are_named() {
+    let (q, k, v) = (
+        zeros((2, 4, 5, 8)),
+        zeros((2, 2, 7, 8)),
+        zeros((2, 2, 7, 3)),
+    );
+    let attention = Attention::new();
+    assert_eq!(
+        refusal(&attention, &q, &zeros((2, 2, 7, 9)), &v),
+        "`k` has shape [2, 2, 7, 9], expected [2, 2, 7, 8] (the batch and head_dim of `q`)"
+    );
+    assert_eq!(
+        refusal(&attention, &q, &k, &zeros((2, 2, 6, 3))),
+        "`v` has shape [2, 2, 6, 3], expected [2, 2, 7, 3] (the batch, heads and keys of `k`)"
+    );
+    assert_eq!(
+        refusal(&attention, &q, &zeros((2, 3, 7, 8)), &zeros((2, 3, 7, 3))),
+        "`k` has 3 heads, which does not divide the 4 heads of `q`"
+    );
+    assert_eq!(
+        refusal(&attention, &q, &zeros((2, 0, 7, 8)), &zeros((2, 0, 7, 3))),
+        "`k` has 0 heads, which does not divide the 4 heads of `q`"
+    );
+}
+
+#[test]
+fn masks_that_do_not_broadcast_are_named() {
+    let (q, k, v) = (
+        zeros((2, 4, 5, 8)),
+        zeros((2, 2, 7, 8)),
+        zeros((2, 2, 7, 3)),
+    );
+    let mask = Array4::from_elem((2, 2, 5, 7), true);
+    assert_eq!(
+        refusal(&Attention::new().mask(mask.view()), &q, &k, &v),
+        "`mask` has shape [2, 2, 5, 7], which does not broadcast to [2, 4, 5, 7] ([batch, heads, queries, keys])"
+    );
+    let bias = zeros((1, 1, 7, 5));
+    assert_eq!(
+        refusal(&Attention::new().bias(bias.view()), &q, &k, &v),
+        "`bias` has shape [1, 1, 7, 5], which does not broadcast to [2, 4, 5, 7] ([batch, heads, queries, keys])"
+    );
+}
+
+#[test]
+fn visible_keys_have_one_number_per_row_within_the_keys() {
+    let (q, k, v) = (
+        zeros((2, 4, 5, 8)),
+        zeros((2, 2, 7, 8)),
+        zeros((2, 2, 7, 3)),
+    );
+    assert_eq!(
+        refusal(&Attention::new().visible_keys(&[7]), &q, &k, &v),
+        "`visible_keys` has 1 elements, expected 2 (one per batch row)"
+    );
+    assert_eq!(
+        refusal(&Attention::new().visible_keys(&[7, 8]), &q, &k, &v),
+        "`visible_keys[1]` is 8, expected at most the 7 keys of `k`"
+    );
+}
+
+#[test]
+fn outputs_of_the_wrong_shape_are_refused_and_not_written() {
+    let x = Array4::ones((2, 4, 5, 8));
+    let (mut out, mut lse) = (zeros((2, 4, 5, 7)), Array3::zeros((2, 4, 5)));
+    let refused =
+        Attention::new().forward_into(x.view(), x.view(), x.view(), out.view_mut(), lse.view_mut());
+    assert_eq!(
+        refused.expect_err("it does not fit").to_string(),
+        "`out` has shape [2, 4, 5, 7], expected [2, 4, 5, 8] ([batch, heads, queries, value_dim])"
+    );
+    assert_eq!(lse, Array3::zeros((2, 4, 5)));
+}
+
+#[test]
+fn a_gradient_of_no_bias_is_refused() {
+    let x = zeros((1, 1, 2, 2));
+    let refused = Attention::new().bias_gradient(true).backward(
+        x.view(),
+        x.view(),
+        x.view(),
+        x.view(),
+        Array3::zeros((1, 1, 2)).view(),
+        x.view(),
+    );
+    assert_eq!(refused.expect_err("no bias"), Error::NoBias);
+}
+
+#[test]
+fn an_instruction_set_that_is_missing_is_an_error_and_not_another_one() {
+    let x = zeros((1, 1, 2, 2));
+    for isa in [Isa::Scalar, Isa::Avx2, Isa::Avx512] {
+        let found = Attention::new()
+            .isa(isa)
+            .forward(x.view(), x.view(), x.view());
+        assert_eq!(found.is_ok(), isa.is_available(), "{isa}");
+    }
+}

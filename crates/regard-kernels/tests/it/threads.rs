@@ -1,0 +1,66 @@
+//! The number of threads, and who else is in the batch, change no bit of a result.
+
+use ndarray::{Array4, s};
+use rayon::ThreadPoolBuilder;
+use regard_kernels::{Attention, Causal, Forward, Gradients, Isa};
+
+use crate::case::random;
+
+fn both(attention: &Attention<'_>, x: &[Array4<f32>; 4]) -> (Forward, Gradients) {
+    let forward = attention
+        .forward(x[0].view(), x[1].view(), x[2].view())
+        .expect("a good call");
+    let (out, lse) = (forward.out.view(), forward.log_sum_exp.view());
+    let gradients = attention
+        .backward(x[0].view(), x[1].view(), x[2].view(), out, lse, x[3].view())
+        .expect("a good call");
+    (forward, gradients)
+}
+
+fn numbers(batch: usize, heads: usize, kv_heads: usize, length: usize) -> [Array4<f32>; 4] {
+    [
+        random((batch, heads, length, 16), 1),
+        random((batch, kv_heads, length, 16), 2),
+        random((batch, kv_heads, length, 16), 3),
+        random((batch, heads, length, 16), 4),
+    ]
+}
+
+#[test]
+fn results_are_bit_identical_for_any_number_of_threads() {
+    let bias = random((1, 1, 700, 700), 5);
+    for isa in Isa::available() {
+        for (batch, heads, kv_heads) in [(1, 2, 1), (4, 8, 4)] {
+            let x = numbers(batch, heads, kv_heads, 700);
+            let attention = Attention::new()
+                .isa(isa)
+                .causal(Causal::TopLeft)
+                .bias(bias.view())
+                .bias_gradient(true);
+            let with = |threads: usize| {
+                let pool = ThreadPoolBuilder::new()
+                    .num_threads(threads)
+                    .build()
+                    .expect("threads");
+                pool.install(|| both(&attention, &x))
+            };
+            let one = with(1);
+            for threads in [2, 3, 7] {
+                assert_eq!(one, with(threads), "{isa}, {threads} threads");
+            }
+        }
+    }
+}
+
+#[test]
+fn neighbours_in_the_batch_change_nothing() {
+    for isa in Isa::available() {
+        let x = numbers(2, 2, 1, 100);
+        let attention = Attention::new().isa(isa);
+        let exchanged = [0, 1, 2, 3].map(|i: usize| x[i].slice(s![..;-1, .., .., ..]).to_owned());
+        let (forward, gradients) = both(&attention, &x);
+        let (other_forward, other_gradients) = both(&attention, &exchanged);
+        assert_eq!(forward.out, other_forward.out.slice(s![..;-1, .., .., ..]));
+        assert_eq!(gradients.k, other_gradients.k.slice(s![..;-1, .., .., ..]));
+    }
+}
