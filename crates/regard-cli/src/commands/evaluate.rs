@@ -1,0 +1,59 @@
+use std::path::PathBuf;
+
+use clap::Args;
+use regard_tasks::Task;
+use regard_tasks::columns::ColumnChoice;
+use regard_tasks::tables::Table;
+use regard_tasks::text_classification::TextClassifier;
+
+use crate::terminal::{confusions, heading, note, per_class, print, standings};
+
+/// Score a model on a table of texts and labels, beside simpler rivals.
+#[derive(Debug, Args)]
+pub(crate) struct Evaluate {
+    /// The model folder.
+    model: PathBuf,
+    /// The table: CSV, TSV, JSON lines or Parquet.
+    #[arg(long, value_name = "FILE")]
+    data: PathBuf,
+    /// Column of the texts [default: the one the model was trained on].
+    #[arg(long, value_name = "NAME")]
+    text_column: Option<String>,
+    /// Column of the labels [default: the one the model was trained on].
+    #[arg(long, value_name = "NAME")]
+    label_column: Option<String>,
+    /// Print JSON instead of tables.
+    #[arg(long)]
+    json: bool,
+}
+
+impl Evaluate {
+    pub(crate) fn run(self) -> anyhow::Result<()> {
+        let model = TextClassifier::open(&self.model)?;
+        let table = Table::read(&self.data)?;
+        let columns = ColumnChoice {
+            text: self.text_column,
+            label: self.label_column,
+            group: None,
+        };
+        let (scores, rivals, notes) = model.evaluate(&table, &columns)?;
+        for line in &notes {
+            note(line);
+        }
+        if self.json {
+            let answer = serde_json::json!({ "scores": scores, "rivals": rivals, "notes": notes });
+            return Ok(print(&(answer.to_string() + "\n"))?);
+        }
+        let mut text = format!("{}\n", heading("scores"));
+        text += &standings(
+            &format!("this model ({})", model.report().model.kind),
+            &scores,
+            &rivals,
+        );
+        text += &format!("\n{}\n", heading("by class"));
+        text += &per_class(&scores);
+        text += &format!("\n{}\n", heading("what was taken for what"));
+        text += &confusions(&scores);
+        Ok(print(&text)?)
+    }
+}

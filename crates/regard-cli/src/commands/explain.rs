@@ -1,0 +1,82 @@
+use std::fs;
+use std::io::{self, Read};
+use std::path::PathBuf;
+
+use anyhow::Context;
+use clap::Args;
+use regard_tasks::Task;
+use regard_tasks::report::explanation_html;
+use regard_tasks::text_classification::{Explanation, TextClassifier};
+
+use crate::terminal::{attended_line, attended_list, colour, heading, note, one_line, print, tell};
+
+/// Show which words a model looked at to answer a text.
+///
+/// On a terminal with colour: the text, each word on a background as strong as its attention, and the words with the
+/// most. Without colour: the list only.
+#[derive(Debug, Args)]
+pub(crate) struct Explain {
+    /// The model folder.
+    model: PathBuf,
+    /// The text; `-` reads it from standard input.
+    text: String,
+    /// Write a page of its own, too.
+    #[arg(long, value_name = "FILE")]
+    html: Option<PathBuf>,
+    /// Print JSON instead: the answer, and every word with its place in the text and its weight.
+    #[arg(long)]
+    json: bool,
+}
+
+impl Explain {
+    pub(crate) fn run(self) -> anyhow::Result<()> {
+        let text = match self.text.as_str() {
+            "-" => {
+                let mut bytes = Vec::new();
+                io::stdin().lock().read_to_end(&mut bytes)?;
+                String::from_utf8_lossy(&bytes).into_owned()
+            }
+            _ => self.text,
+        };
+        let model = TextClassifier::open(&self.model)?;
+        let explanation = model.explain(&text)?;
+        if let Some(path) = &self.html {
+            fs::write(path, explanation_html(&explanation))
+                .with_context(|| format!("cannot write {}", path.display()))?;
+            tell(&format!("{} {}", heading("wrote"), path.display()));
+        }
+        if self.json {
+            return Ok(print(&(serde_json::to_string(&explanation)? + "\n"))?);
+        }
+        print(&shown(&explanation, colour(), 400, 10))?;
+        if !explanation.method.is_empty() {
+            tell(&explanation.method);
+        }
+        Ok(())
+    }
+}
+
+/// The answer, the text with its attention, and the `most` attended words.
+pub(super) fn shown(explanation: &Explanation, colour: bool, words: usize, most: usize) -> String {
+    let prediction = &explanation.prediction;
+    let answer = format!(
+        "{}  {:.3}",
+        one_line(&prediction.label),
+        prediction.probability
+    );
+    let mut text = format!("{}\n", heading(&answer));
+    if explanation.words.is_empty() {
+        return text + "  the text has no word to look at\n";
+    }
+    if colour {
+        text += &format!("\n  {}\n\n", attended_line(explanation, words));
+    }
+    text += &attended_list(explanation, most);
+    if prediction.truncated_tokens > 0 {
+        note(&format!(
+            "the last {} tokens were not read: the text is too long",
+            prediction.truncated_tokens
+        ));
+    }
+    text
+}

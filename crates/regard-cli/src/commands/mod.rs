@@ -1,0 +1,82 @@
+//! One file a command: a struct that clap fills and a `run`.
+
+mod demo;
+mod evaluate;
+mod explain;
+mod info;
+mod inspect;
+mod predict;
+mod train;
+mod weights;
+
+use clap::builder::styling::{AnsiColor, Styles};
+use clap::{Parser, Subcommand, ValueEnum};
+
+/// Attention you can train, run and look into.
+#[derive(Debug, Parser)]
+#[command(name = "regard", version, max_term_width = 100, styles = STYLES, subcommand_required = true)]
+#[command(arg_required_else_help = true, after_help = START)]
+pub(crate) struct Regard {
+    #[command(subcommand)]
+    command: Command,
+    /// Whether to use colour; `auto` does on a terminal, unless NO_COLOR is set.
+    #[arg(
+        long,
+        global = true,
+        value_name = "WHEN",
+        default_value = "auto",
+        hide_possible_values = true,
+        display_order = 100
+    )]
+    color: Color,
+}
+
+const START: &str = "Start with `regard demo`, or with your own table of texts and labels:\n  \
+                     regard train classification --data mails.csv --out model\n  \
+                     regard predict model \"You have won a prize\"\n  \
+                     regard explain model \"You have won a prize\"";
+
+const STYLES: Styles = Styles::styled()
+    .header(AnsiColor::Green.on_default().bold())
+    .usage(AnsiColor::Green.on_default().bold())
+    .literal(AnsiColor::Cyan.on_default())
+    .placeholder(AnsiColor::Cyan.on_default());
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Demo(demo::Demo),
+    Train(train::Train),
+    Evaluate(evaluate::Evaluate),
+    Predict(predict::Predict),
+    Explain(explain::Explain),
+    Inspect(inspect::Inspect),
+    Weights(weights::Weights),
+    Info(info::Info),
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Color {
+    Auto,
+    Always,
+    Never,
+}
+
+impl Regard {
+    pub(crate) fn run(self) -> anyhow::Result<()> {
+        match self.color {
+            Color::Auto => {}
+            Color::Always => anstream::ColorChoice::Always.write_global(),
+            Color::Never => anstream::ColorChoice::Never.write_global(),
+        }
+        match self.command {
+            Command::Demo(command) => command.run(),
+            Command::Train(command) => command.run(),
+            Command::Evaluate(command) => command.run(),
+            Command::Predict(command) => command.run(),
+            Command::Explain(command) => command.run(),
+            Command::Inspect(command) => command.run(),
+            Command::Weights(command) => command.run(),
+            Command::Info(command) => command.run(),
+        }
+    }
+}

@@ -1,0 +1,54 @@
+use crate::{regard, seen};
+
+/// Each command's help is a snapshot: a change in what it promises is a change somebody has looked at.
+#[test]
+fn every_command_says_what_it_does() {
+    let commands: [&[&str]; 10] = [
+        &["--help"],
+        &["demo", "--help"],
+        &["train", "--help"],
+        &["train", "classification", "--help"],
+        &["evaluate", "--help"],
+        &["predict", "--help"],
+        &["explain", "--help"],
+        &["inspect", "--help"],
+        &["weights", "--help"],
+        &["info", "--help"],
+    ];
+    for words in commands {
+        let name = words
+            .join("_")
+            .replace("_--help", "")
+            .replace("--help", "regard");
+        insta::assert_snapshot!(name, seen(regard().args(words)));
+    }
+}
+
+#[test]
+fn without_a_command_it_shows_what_there_is_and_fails_as_wrong_usage() {
+    regard().assert().code(2);
+    regard().arg("trian").assert().code(2);
+}
+
+#[test]
+fn the_version_is_that_of_the_package() {
+    let version = format!("regard {}\n", env!("CARGO_PKG_VERSION"));
+    regard().arg("--version").assert().success().stdout(version);
+}
+
+#[test]
+fn info_names_the_instruction_set_that_is_used() {
+    let output = regard()
+        .args(["info", "--json"])
+        .env("REGARD_ISA", "scalar")
+        .output()
+        .expect("the command starts");
+    let facts: serde_json::Value = serde_json::from_slice(&output.stdout).expect("it is JSON");
+    assert_eq!(facts["instruction_set_used"], "scalar");
+    assert_eq!(facts["instruction_sets"][0], "scalar");
+    regard()
+        .arg("info")
+        .env("REGARD_ISA", "abacus")
+        .assert()
+        .code(1);
+}
