@@ -1,0 +1,48 @@
+//! The feed-forward part of an encoder layer.
+
+use burn::module::Module;
+use burn::tensor::{Device, Tensor};
+
+use super::Linear;
+use crate::Noise;
+use crate::operation::gelu;
+
+/// Sizes of a [`FeedForward`].
+#[derive(Clone, Debug, PartialEq)]
+pub struct FeedForwardConfig {
+    /// Length of the vectors.
+    pub width: usize,
+    /// Length inside.
+    pub inner: usize,
+    /// Probability that an inner element is dropped.
+    pub dropout: f64,
+}
+
+/// `out = outer(dropout(gelu(inner(x))))`, each position for itself.
+#[derive(Module, Debug)]
+pub struct FeedForward {
+    /// `width → inner`
+    pub inner: Linear,
+    /// `inner → width`, starts at zero: the layer around it starts as the identity.
+    pub outer: Linear,
+    dropout: f64,
+}
+
+impl FeedForwardConfig {
+    /// A layer whose output is zero until it has learned.
+    pub fn init(&self, noise: &mut Noise, device: &Device) -> FeedForward {
+        FeedForward {
+            inner: Linear::new(self.width, self.inner, noise, device),
+            outer: Linear::normal(self.inner, self.width, 0.0, noise, device),
+            dropout: self.dropout,
+        }
+    }
+}
+
+impl FeedForward {
+    /// `[batch, sequence, width]` → the same
+    pub fn forward(&self, x: Tensor<3>, noise: &mut Noise) -> Tensor<3> {
+        let inner = gelu(self.inner.forward(x)); // [batch, sequence, inner]
+        self.outer.forward(noise.dropout(inner, self.dropout))
+    }
+}

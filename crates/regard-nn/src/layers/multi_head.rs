@@ -1,0 +1,195 @@
+//! Multi-head attention (Vaswani et al. 2017), with grouped heads (Ainslie et al. 2023) and rotary positions.
+
+use burn::module::Module;
+use burn::tensor::{Device, Tensor};
+use regard_kernels::Causal;
+
+use super::Linear;
+use crate::operation::{AttentionOptions, attention, attention_weights, rotary};
+use crate::{ConfigError, Noise};
+
+/// Sizes and kind of a [`MultiHead`].
+#[derive(Clone, Debug, PartialEq)]
+pub struct MultiHeadConfig {
+    /// Length of the vectors.
+    pub width: usize,
+    /// Queries per position; divides `width`.
+    pub heads: usize,
+    /// Keys and values per position; divides `heads`. Fewer than `heads` = grouped-query attention.
+    pub kv_heads: usize,
+    /// Whether later positions are hidden.
+    pub causal: Option<Causal>,
+    /// Whether queries and keys are turned by their positions ([`rotary`]).
+    pub rotary: bool,
+}
+
+/// `head_h = attention(x W_q, y W_k, y W_v)`, `out = concat(heads) W_o`; `y = x` in self-attention.
+#[derive(Module, Debug)]
+pub struct MultiHead {
+    /// `width → heads · head_dim`
+    pub query: Linear,
+    /// `width → kv_heads · head_dim`
+    pub key: Linear,
+    /// `width → kv_heads · head_dim`
+    pub value: Linear,
+    /// `width → width`, starts at zero: the layer around it starts as the identity.
+    pub output: Linear,
+    heads: usize,
+    kv_heads: usize,
+    #[module(skip)]
+    causal: Option<Causal>,
+    rotary: bool,
+}
+
+/// What attends to what.
+#[derive(Clone, Debug)]
+pub struct MultiHeadInput {
+    queries: Tensor<3>,
+    keys: Tensor<3>,
+    visible_keys: Option<Vec<usize>>,
+}
+
+impl MultiHeadInput {
+    /// A sequence attends to itself. `x`: `[batch, sequence, width]`
+    pub fn self_attention(x: Tensor<3>) -> Self {
+        Self {
+            queries: x.clone(),
+            keys: x,
+            visible_keys: None,
+        }
+    }
+
+    /// One sequence attends to another. `queries`: `[batch, queries, width]`, `keys`: `[batch, keys, width]`
+    pub fn cross_attention(queries: Tensor<3>, keys: Tensor<3>) -> Self {
+        Self {
+            queries,
+            keys,
+            visible_keys: None,
+        }
+    }
+
+    /// Per batch row: the keys `0..n` are visible, the others are padding.
+    pub fn visible_keys(self, visible_keys: Vec<usize>) -> Self {
+        Self {
+            visible_keys: Some(visible_keys),
+            ..self
+        }
+    }
+}
+
+/// Rotary base of the paper.
+const BASE: f32 = 10_000.0;
+
+impl MultiHeadConfig {
+    /// Self-attention with as many key heads as query heads, without positions.
+    pub fn new(width: usize, heads: usize) -> Self {
+        Self {
+            width,
+            heads,
+            kv_heads: heads,
+            causal: None,
+            rotary: false,
+        }
+    }
+
+    /// Whether the sizes fit together.
+    ///
+    /// # Errors
+    ///
+    /// Heads that do not divide the width, key heads that do not divide the heads, an odd head size with rotary positions.
+    pub fn validate(&self) -> Result<(), ConfigError> {
+        let Self {
+            width,
+            heads,
+            kv_heads,
+            ..
+        } = *self;
+        if width == 0 {
+            return Err(ConfigError::new("width", width, "at least 1"));
+        }
+        if heads == 0 || !width.is_multiple_of(heads) {
+            return Err(ConfigError::new(
+                "heads",
+                heads,
+                format!("a divisor of the width {width}"),
+            ));
+        }
+        if kv_heads == 0 || !heads.is_multiple_of(kv_heads) {
+            return Err(ConfigError::new(
+                "kv_heads",
+                kv_heads,
+                format!("a divisor of the {heads} heads"),
+            ));
+        }
+        if self.rotary && !(width / heads).is_multiple_of(2) {
+            let expected = format!(
+                "a number that leaves an even size per head of the width {width}, for rotary positions"
+            );
+            return Err(ConfigError::new("heads", heads, expected));
+        }
+        Ok(())
+    }
+
+    /// A layer whose output is zero until it has learned.
+    ///
+    /// # Errors
+    ///
+    /// As [`validate`](Self::validate).
+    pub fn init(&self, noise: &mut Noise, device: &Device) -> Result<MultiHead, ConfigError> {
+        self.validate()?;
+        let kv_width = self.width / self.heads * self.kv_heads;
+        Ok(MultiHead {
+            query: Linear::new(self.width, self.width, noise, device),
+            key: Linear::new(self.width, kv_width, noise, device),
+            value: Linear::new(self.width, kv_width, noise, device),
+            output: Linear::normal(self.width, self.width, 0.0, noise, device),
+            heads: self.heads,
+            kv_heads: self.kv_heads,
+            causal: self.causal,
+            rotary: self.rotary,
+        })
+    }
+}
+
+impl MultiHead {
+    /// `[batch, queries, width]`
+    pub fn forward(&self, input: MultiHeadInput) -> Tensor<3> {
+        let value = self.split(self.value.forward(input.keys.clone()), self.kv_heads);
+        let (query, key, options) = self.prepare(input);
+        let mixed = attention(query, key, value, &options); // [batch, heads, queries, head_dim]
+        let [batch, heads, queries, head_dim] = mixed.dims();
+        self.output.forward(
+            mixed
+                .swap_dims(1, 2)
+                .reshape([batch, queries, heads * head_dim]),
+        )
+    }
+
+    /// The weights that [`forward`](Self::forward) mixes with, `[batch, heads, queries, keys]`.
+    pub fn weights(&self, input: MultiHeadInput) -> Tensor<4> {
+        let (query, key, options) = self.prepare(input);
+        attention_weights(query, key, &options)
+    }
+
+    /// Queries and keys as the attention sees them: `[batch, heads, …, head_dim]`, turned by position.
+    pub fn prepare(&self, input: MultiHeadInput) -> (Tensor<4>, Tensor<4>, AttentionOptions) {
+        let mut query = self.split(self.query.forward(input.queries), self.heads);
+        let mut key = self.split(self.key.forward(input.keys), self.kv_heads);
+        if self.rotary {
+            (query, key) = (rotary(query, BASE), rotary(key, BASE));
+        }
+        let options = AttentionOptions {
+            causal: self.causal,
+            visible_keys: input.visible_keys,
+            ..AttentionOptions::default()
+        };
+        (query, key, options)
+    }
+
+    /// `[batch, sequence, heads · head_dim]` → `[batch, heads, sequence, head_dim]`, a view.
+    fn split(&self, x: Tensor<3>, heads: usize) -> Tensor<4> {
+        let [batch, sequence, width] = x.dims();
+        x.reshape([batch, sequence, heads, width / heads])
+            .swap_dims(1, 2)
+    }
+}

@@ -1,0 +1,148 @@
+//! The meaning of the fused operations, composed of Burn's own: for other devices, and to compare with.
+
+use burn::tensor::activation::softmax;
+use burn::tensor::{Bool, Int, Tensor, TensorData};
+use regard_kernels::Causal;
+
+use super::AttentionOptions;
+
+/// As [`super::attention`].
+pub fn attention(
+    q: Tensor<4>,
+    k: Tensor<4>,
+    v: Tensor<4>,
+    options: &AttentionOptions,
+) -> Tensor<4> {
+    let [batch, heads, queries, _] = q.dims();
+    let [_, _, keys, value_dim] = v.dims();
+    if keys == 0 {
+        return Tensor::zeros([batch, heads, queries, value_dim], &q.device());
+    }
+    let v = spread(v, heads);
+    attention_weights(q, k, options).matmul(v)
+}
+
+/// As [`super::attention_weights`], differentiable.
+pub fn attention_weights(q: Tensor<4>, k: Tensor<4>, options: &AttentionOptions) -> Tensor<4> {
+    let [batch, heads, queries, head_dim] = q.dims();
+    let keys = k.dims()[2];
+    let device = q.device();
+    let k = spread(k, heads);
+    let scale = options
+        .scale
+        .unwrap_or_else(|| 1.0 / (head_dim.max(1) as f32).sqrt());
+    let mut scores = q.matmul(k.swap_dims(2, 3)).mul_scalar(scale); // [batch, heads, queries, keys]
+    if let Some(bias) = &options.bias {
+        scores = scores + bias.clone();
+    }
+    let mut hidden = scores.clone().equal_elem(f32::NEG_INFINITY);
+    if let Some(structure) = hidden_pairs(options, batch, queries, keys) {
+        let structure = Tensor::<4, Bool>::from_data(structure, &device);
+        hidden = hidden.bool_or(structure.expand([batch, heads, queries, keys]));
+    }
+    // A finite stand-in for −∞ keeps a row that sees nothing from 0/0; multiplying by `visible` makes it 0.
+    let visible = hidden.clone().bool_not().float();
+    softmax(scores.mask_fill(hidden, f32::MIN / 2.0), 3) * visible
+}
+
+/// Which pairs causality and padding hide, `[batch or 1, 1, queries, keys]`; `None` if none.
+fn hidden_pairs(
+    options: &AttentionOptions,
+    batch: usize,
+    queries: usize,
+    keys: usize,
+) -> Option<TensorData> {
+    if options.causal.is_none() && options.visible_keys.is_none() {
+        return None;
+    }
+    let offset = match options.causal {
+        None => isize::MAX / 2,
+        Some(Causal::TopLeft) => 0,
+        Some(Causal::BottomRight) => keys as isize - queries as isize,
+        Some(Causal::Offset(offset)) => offset,
+    };
+    if let Some(visible) = &options.visible_keys {
+        assert_eq!(
+            visible.len(),
+            batch,
+            "attention: `visible_keys` has one number per batch row"
+        );
+        if let Some(found) = visible.iter().find(|visible| **visible > keys) {
+            panic!("attention: `visible_keys` holds {found}, expected at most {keys} keys");
+        }
+    }
+    let rows: &[usize] = options.visible_keys.as_deref().unwrap_or(&[usize::MAX]);
+    let mut hidden = Vec::with_capacity(rows.len() * queries * keys);
+    for visible in rows {
+        for query in 0..queries as isize {
+            hidden.extend(
+                (0..keys).map(|key| key >= *visible || key as isize > query.saturating_add(offset)),
+            );
+        }
+    }
+    Some(TensorData::new(hidden, [rows.len(), 1, queries, keys]))
+}
+
+/// Key heads repeated so that each query head has its own: `[batch, kv_heads, …] → [batch, heads, …]`.
+fn spread(x: Tensor<4>, heads: usize) -> Tensor<4> {
+    let [batch, kv_heads, keys, dim] = x.dims();
+    if kv_heads == heads {
+        return x;
+    }
+    assert!(
+        kv_heads > 0 && heads.is_multiple_of(kv_heads),
+        "attention: {kv_heads} key heads do not divide {heads} heads"
+    );
+    let group = heads / kv_heads;
+    let x: Tensor<5> = x.reshape([batch, kv_heads, 1, keys, dim]);
+    x.expand([batch, kv_heads, group, keys, dim])
+        .reshape([batch, heads, keys, dim])
+}
+
+/// As [`super::layer_norm`].
+pub fn layer_norm<const D: usize>(
+    x: Tensor<D>,
+    weight: Tensor<1>,
+    bias: Tensor<1>,
+    epsilon: f64,
+) -> Tensor<D> {
+    let last = D - 1;
+    let centred = x.clone() - x.mean_dim(last);
+    let variance = centred.clone().square().mean_dim(last);
+    centred / (variance.add_scalar(epsilon)).sqrt() * weight.unsqueeze() + bias.unsqueeze()
+}
+
+/// As [`super::gelu`].
+pub fn gelu<const D: usize>(x: Tensor<D>) -> Tensor<D> {
+    burn::tensor::activation::gelu(x)
+}
+
+/// As [`super::embedding`].
+pub fn embedding(table: Tensor<2>, ids: Tensor<2, Int>) -> Tensor<3> {
+    let [batch, sequence] = ids.dims();
+    let width = table.dims()[1];
+    table
+        .select(0, ids.reshape([batch * sequence]))
+        .reshape([batch, sequence, width])
+}
+
+/// As [`super::rotary`].
+pub fn rotary(x: Tensor<4>, base: f32) -> Tensor<4> {
+    let [_, _, sequence, head_dim] = x.dims();
+    let half = head_dim / 2;
+    let (cosines, sines) = super::rotary::angles(sequence, half, base);
+    let device = x.device();
+    let table = |values: Vec<f32>| {
+        Tensor::<4>::from_data(TensorData::new(values, [1, 1, sequence, half]), &device)
+    };
+    let (cosines, sines) = (table(cosines), table(sines));
+    let first = x.clone().narrow(3, 0, half);
+    let second = x.narrow(3, half, half);
+    Tensor::cat(
+        vec![
+            first.clone() * cosines.clone() - second.clone() * sines.clone(),
+            second * cosines + first * sines,
+        ],
+        3,
+    )
+}

@@ -1,0 +1,138 @@
+//! Rows of a table by number.
+
+use std::sync::Arc;
+
+use burn::backend::autodiff::checkpoint::{base::Checkpointer, strategy::CheckpointStrategy};
+use burn::backend::autodiff::grads::Gradients;
+use burn::backend::autodiff::ops::{Backward, Ops, OpsKind, unary};
+use burn::backend::tensor::{FloatTensor, IntTensor};
+use burn::backend::{Autodiff, Backend, Dispatch, Flex, backend_extension};
+use burn::tensor::{DType, Int, Tensor};
+use rayon::prelude::*;
+
+use super::storage::{FlexTensor, elements, from_vec, shape};
+use super::{composed, is_fused};
+
+/// `out[b, i] = table[ids[b, i]]`.
+///
+/// # Shapes
+/// - `table`: `[rows, width]`
+/// - `ids`: `[batch, sequence]`, each below `rows`
+/// - out: `[batch, sequence, width]`
+///
+/// # Panics
+///
+/// If an id is not below `rows`.
+pub fn embedding(table: Tensor<2>, ids: Tensor<2, Int>) -> Tensor<3> {
+    if !is_fused(&table) {
+        return composed::embedding(table, ids);
+    }
+    Tensor::from_dispatch(<Dispatch as FusedEmbedding>::fused_embedding(
+        table.into_dispatch(),
+        ids.into_dispatch(),
+    ))
+}
+
+/// Positions of one task.
+const POSITIONS: usize = 256;
+
+/// What the backward pass needs.
+#[derive(Clone, Debug)]
+struct Saved {
+    ids: Arc<[usize]>,
+    rows: usize,
+    width: usize,
+}
+
+fn forward(table: &FlexTensor, ids: &FlexTensor) -> (FlexTensor, Saved) {
+    let table = table.to_contiguous();
+    let ids_shape = shape(ids);
+    let ids = ids.to_contiguous();
+    let ids: Arc<[usize]> = match ids.dtype() {
+        DType::I64 => ids
+            .as_slice::<i64>()
+            .unwrap_or_default()
+            .iter()
+            .map(|id| *id as usize)
+            .collect(),
+        DType::I32 => ids
+            .as_slice::<i32>()
+            .unwrap_or_default()
+            .iter()
+            .map(|id| *id as usize)
+            .collect(),
+        other => panic!("embedding: ids are of type {other:?}, expected I32 or I64"),
+    };
+    let &[rows, width] = shape(&table).as_slice() else {
+        unreachable!("a table has two axes");
+    };
+    let values = elements(&table);
+    let mut out = vec![0.0; ids.len() * width];
+    out.par_chunks_mut(POSITIONS * width.max(1))
+        .zip(ids.par_chunks(POSITIONS))
+        .for_each(|(out, ids)| {
+            for (out, id) in out.chunks_exact_mut(width.max(1)).zip(ids) {
+                assert!(*id < rows, "embedding: id {id} in a table of {rows} rows");
+                out.copy_from_slice(&values[id * width..][..width]);
+            }
+        });
+    let out = from_vec(out, [ids_shape, vec![width]].concat());
+    (out, Saved { ids, rows, width })
+}
+
+impl Saved {
+    /// d_table[id] = Σ of d_out at the positions with that id, in their order.
+    fn backward(&self, d_out: &FlexTensor) -> FlexTensor {
+        let d_out = d_out.to_contiguous();
+        let mut d_table = vec![0.0; self.rows * self.width];
+        for (d_out, id) in elements(&d_out)
+            .chunks_exact(self.width.max(1))
+            .zip(self.ids.iter())
+        {
+            let row = &mut d_table[id * self.width..][..self.width];
+            row.iter_mut()
+                .zip(d_out)
+                .for_each(|(row, d_out)| *row += d_out);
+        }
+        from_vec(d_table, vec![self.rows, self.width])
+    }
+}
+
+#[backend_extension(Autodiff, Flex)]
+trait FusedEmbedding: Backend {
+    fn fused_embedding(table: FloatTensor<Self>, ids: IntTensor<Self>) -> FloatTensor<Self>;
+}
+
+impl FusedEmbedding for Flex {
+    fn fused_embedding(table: FlexTensor, ids: IntTensor<Self>) -> FlexTensor {
+        forward(&table, &ids).0
+    }
+}
+
+#[derive(Debug)]
+struct EmbeddingBackward;
+
+impl Backward<Flex, 1> for EmbeddingBackward {
+    type State = Saved;
+
+    fn backward(self, ops: Ops<Saved, 1>, grads: &mut Gradients, _checkpointer: &mut Checkpointer) {
+        unary::<Flex, _>(ops.parents, ops.node, grads, |d_out| {
+            ops.state.backward(&d_out)
+        });
+    }
+}
+
+impl<C: CheckpointStrategy> FusedEmbedding for Autodiff<Flex, C> {
+    fn fused_embedding(table: FloatTensor<Self>, ids: IntTensor<Self>) -> FloatTensor<Self> {
+        let (table, node) = table.into_parts();
+        let (out, saved) = forward(&table, &ids);
+        match EmbeddingBackward
+            .prepare::<C>([node])
+            .compute_bound()
+            .stateful()
+        {
+            OpsKind::Tracked(prep) => prep.finish(saved, out),
+            OpsKind::UnTracked(prep) => prep.finish(out),
+        }
+    }
+}

@@ -1,0 +1,36 @@
+//! The differentiable operations, and the only place that knows the kernels *and* Burn.
+//!
+//! On the CPU (`Device::flex()`, with or without automatic differentiation) each is one pass with a hand-written
+//! backward, over Burn's own memory, without a copy. On every other device, for every other element type, and where the
+//! environment variable `REGARD_FUSED` is `0`, the same meaning is [`composed`] of Burn's operations.
+
+mod attention;
+pub mod composed;
+mod dropout;
+mod embedding;
+mod gelu;
+mod layer_norm;
+mod rotary;
+mod storage;
+mod vectors;
+
+pub use attention::{AttentionOptions, attention, attention_weights};
+pub use embedding::embedding;
+pub use gelu::gelu;
+pub use layer_norm::layer_norm;
+pub use rotary::rotary;
+
+pub(crate) use dropout::dropout;
+pub(crate) use storage::{FlexTensor, flex, unflex};
+pub(crate) use vectors::widest;
+
+use std::sync::LazyLock;
+
+use burn::tensor::{DType, Device, Tensor};
+
+/// Whether the one-pass operations serve this tensor.
+pub(crate) fn is_fused<const D: usize>(x: &Tensor<D>) -> bool {
+    static WANTED: LazyLock<bool> =
+        LazyLock::new(|| std::env::var_os("REGARD_FUSED").is_none_or(|value| value != "0"));
+    *WANTED && x.dtype() == DType::F32 && x.device() == Device::flex()
+}
