@@ -1,7 +1,10 @@
 //! What a training run reports, as data (`report.json`), as prose (`README.md`) and as a page.
 
+mod attention;
+mod curve;
 mod page;
 mod prose;
+mod scores;
 
 use serde::{Deserialize, Serialize};
 

@@ -1,14 +1,333 @@
-//! The report and an explanation as one self-contained page: no network, no script, nothing of the data unescaped.
+//! The report and an explanation as one self-contained page each: no script, nothing from the network, nothing of the
+//! data unescaped; light and dark, and on paper.
 
-use super::Report;
+use std::fmt::{Result, Write};
+
+use super::{Report, attention, curve, scores};
+use crate::metrics::Interval;
 use crate::text_classification::Explanation;
 
+const STYLE: &str = include_str!("page.css");
+
 /// The whole report as a page, with the attended words of some texts.
-pub fn html(_report: &Report, _examples: &[Explanation]) -> String {
-    String::new()
+pub fn html(report: &Report, examples: &[Explanation]) -> String {
+    let title = report.task.replace('-', " ");
+    page(&format!("Report: {title}"), |html| {
+        write_report(html, &title, report, examples)
+    })
 }
 
 /// One explanation as a page.
-pub fn explanation_html(_explanation: &Explanation) -> String {
-    String::new()
+pub fn explanation_html(explanation: &Explanation) -> String {
+    let prediction = &explanation.prediction;
+    page(&format!("Explanation: {}", prediction.label), |html| {
+        writeln!(
+            html,
+            "<p class=\"eyebrow\">Regard explanation</p>\n<h1>What the model looked at</h1>"
+        )?;
+        attention::card(html, explanation)?;
+        writeln!(
+            html,
+            "<p class=\"quiet\">{} {METHOD}</p>",
+            escape(&explanation.method)
+        )?;
+        if prediction.probabilities.len() > 1 {
+            html.push_str("<h2>Every label</h2>\n<div class=\"wide\"><table><tbody>\n");
+            for one in &prediction.probabilities {
+                writeln!(
+                    html,
+                    "<tr><td><bdi>{}</bdi></td><td class=\"number\">{:.4}</td><td style=\"width:60%\"><span class=\"bar\">\
+                     <span style=\"width:{:.1}%\"></span></span></td></tr>",
+                    escape(&one.label),
+                    one.probability,
+                    100.0 * one.probability.clamp(0.0, 1.0)
+                )?;
+            }
+            html.push_str("</tbody></table></div>\n");
+        }
+        let mut words: Vec<_> = explanation.words.iter().collect();
+        words.sort_by(|a, b| b.weight.total_cmp(&a.weight));
+        html.push_str("<h2>The most attended words</h2>\n<div class=\"wide\"><table><tbody>\n");
+        let largest = words.first().map_or(1.0, |word| word.weight);
+        for word in words.iter().take(20) {
+            writeln!(
+                html,
+                "<tr><td><bdi>{}</bdi></td><td class=\"number\">{:.4}</td><td style=\"width:60%\"><span class=\"bar\">\
+                 <span style=\"width:{:.1}%;background:var(--attention)\"></span></span></td></tr>",
+                escape(&word.text),
+                word.weight,
+                100.0 * (word.weight / largest).clamp(0.0, 1.0)
+            )?;
+        }
+        html.push_str("</tbody></table></div>\n");
+        Ok(())
+    })
+}
+
+const METHOD: &str = "The stronger the background, the larger the word's share of the attention; attention says where \
+                      the model looked, not that it was right to.";
+
+fn page(title: &str, body: impl FnOnce(&mut String) -> Result) -> String {
+    let mut html = format!(
+        "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
+         <meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">\n\
+         <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
+         <title>{}</title>\n<style>\n{STYLE}</style>\n</head>\n<body>\n<main>\n",
+        escape(title)
+    );
+    // Writing to a string cannot fail.
+    let _ = body(&mut html);
+    let version = env!("CARGO_PKG_VERSION");
+    html + &format!(
+        "<footer>Made by Regard {version}. This page is one file and loads nothing from anywhere.</footer>\n</main>\n</body>\n</html>\n"
+    )
+}
+
+fn write_report(
+    html: &mut String,
+    title: &str,
+    report: &Report,
+    examples: &[Explanation],
+) -> Result {
+    let (model, training, scores) = (&report.model, &report.training, &report.scores);
+    writeln!(
+        html,
+        "<p class=\"eyebrow\">Regard report</p>\n<h1>{}</h1>",
+        escape(&capital(title))
+    )?;
+    let accuracy = &scores.accuracy;
+    writeln!(
+        html,
+        "<p>Of {} rows ({}) it answered {:.1} % rightly; the 95 % interval of that share is {:.1} % to {:.1} %.</p>",
+        thousands(scores.rows),
+        escape(&report.scored_on),
+        100.0 * accuracy.value,
+        100.0 * accuracy.low,
+        100.0 * accuracy.high
+    )?;
+    let facts = [
+        (format!("{:.3}", accuracy.value), "accuracy".to_owned()),
+        (
+            format!("{:.3}", scores.macro_f1.value),
+            "macro-F1, every class counts the same".to_owned(),
+        ),
+        (
+            short(model.parameters),
+            format!("parameters, {} model", model.kind),
+        ),
+        (
+            duration(training.seconds),
+            format!("of training on {} rows", thousands(report.data.train_rows)),
+        ),
+    ];
+    html.push_str("<div class=\"facts\">\n");
+    for (value, name) in facts {
+        writeln!(
+            html,
+            "<div class=\"fact\"><b>{value}</b><span>{}</span></div>",
+            escape(&name)
+        )?;
+    }
+    html.push_str("</div>\n<h2>Beside something simpler</h2>\n");
+    scores::standings(html, report)?;
+    html.push_str("<p><small>Drawn: accuracy with its bootstrap 95 % interval. All on the same rows.</small></p>\n");
+    html.push_str("<ul class=\"verdicts\">\n");
+    for verdict in &report.verdicts {
+        writeln!(html, "<li>{}</li>", escape(verdict))?;
+    }
+    html.push_str("</ul>\n<h2>How it learned</h2>\n");
+    match curve::curves(&training.curve, training.best_epoch) {
+        Some([loss, accuracy]) => {
+            let captions = [
+                "<span class=\"key other\"></span>training loss &ensp; <span class=\"key\"></span>validation loss",
+                "<span class=\"key\"></span>validation accuracy",
+            ];
+            html.push_str("<div class=\"curves\">\n");
+            for (caption, drawing) in captions.iter().zip([loss, accuracy]) {
+                writeln!(
+                    html,
+                    "<figure><figcaption>{caption}</figcaption>\n{drawing}</figure>"
+                )?;
+            }
+            html.push_str("</div>\n");
+            let best = training.best_epoch;
+            writeln!(
+                html,
+                "<p><small>Over the epochs; the line stands where the weights were kept, at epoch {best}.</small></p>"
+            )?;
+        }
+        None => {
+            html.push_str("<p class=\"quiet\">One epoch or less: there is no curve to draw.</p>\n")
+        }
+    }
+    html.push_str("<h2>By class</h2>\n");
+    scores::classes(html, scores)?;
+    html.push_str("<h2>What was taken for what</h2>\n");
+    scores::confusions(html, scores)?;
+    if !examples.is_empty() {
+        html.push_str("<h2>What it looked at</h2>\n");
+        for example in examples {
+            attention::card(html, example)?;
+        }
+        writeln!(
+            html,
+            "<p><small>{} {METHOD}</small></p>",
+            escape(&examples[0].method)
+        )?;
+    }
+    html.push_str("<h2>Data and training</h2>\n");
+    details(html, report)
+}
+
+fn details(html: &mut String, report: &Report) -> Result {
+    let (data, model, training) = (&report.data, &report.model, &report.training);
+    html.push_str("<dl>\n");
+    let mut entry = |name: &str, values: &[String]| {
+        if values.is_empty() {
+            return Ok(());
+        }
+        let items: String = values
+            .iter()
+            .map(|value| format!("<li>{value}</li>"))
+            .collect();
+        writeln!(html, "<dt>{name}</dt><dd><ul>{items}</ul></dd>")
+    };
+    let file = |file: &super::FileFacts| {
+        let (name, sha256) = (escape(&file.name), escape(&file.sha256));
+        format!(
+            "{name}, {} rows <small>SHA-256 <code>{sha256}</code></small>",
+            thousands(file.rows)
+        )
+    };
+    let columns = format!(
+        "texts <code>{}</code>, labels <code>{}</code>",
+        escape(&data.text_column),
+        escape(&data.label_column)
+    );
+    let group = data
+        .group_column
+        .as_ref()
+        .map(|group| format!(", kept together by <code>{}</code>", escape(group)));
+    let rows = format!(
+        "{} to learn from, {} to stop early on, {} to score on",
+        thousands(data.train_rows),
+        thousands(data.validation_rows),
+        if data.test_rows == 0 {
+            "none apart".to_owned()
+        } else {
+            thousands(data.test_rows)
+        }
+    );
+    let labels: Vec<String> = data
+        .labels
+        .iter()
+        .map(|(label, rows)| format!("<bdi>{}</bdi> {}", escape(label), thousands(*rows)))
+        .collect();
+    let parts = model
+        .parts
+        .iter()
+        .map(|(name, count)| format!("<code>{}</code> {}", escape(name), thousands(*count)));
+    let all = |lines: &[String]| lines.iter().map(|line| escape(line)).collect::<Vec<_>>();
+    entry("files", &data.files.iter().map(file).collect::<Vec<_>>())?;
+    entry("columns", &[columns + &group.unwrap_or_default()])?;
+    entry("rows", &[rows])?;
+    entry("labels", &[labels.join(" · ")])?;
+    entry("left out", &all(&data.skipped))?;
+    if data.truncated_texts > 0 {
+        entry(
+            "cut",
+            &[format!(
+                "{} texts are longer than the model reads",
+                thousands(data.truncated_texts)
+            )],
+        )?;
+    }
+    entry(
+        "model",
+        &[format!(
+            "{}, {} parameters, {:.1} MB, vocabulary {}",
+            escape(&model.kind),
+            thousands(model.parameters),
+            model.bytes as f64 / 1e6,
+            thousands(model.vocabulary)
+        )],
+    )?;
+    entry("its parts", &[parts.collect::<Vec<_>>().join(" · ")])?;
+    entry(
+        "training",
+        &[format!(
+            "{} steps, {} epochs, seed {}; {}",
+            thousands(training.steps as usize),
+            training.epochs,
+            training.seed,
+            escape(&training.stopped)
+        )],
+    )?;
+    entry("decided", &all(&training.notes))?;
+    html.push_str("</dl>\n");
+    Ok(())
+}
+
+/// Text as HTML that says just that, in an element or an attribute. Characters that HTML forbids become U+FFFD.
+pub(super) fn escape(text: &str) -> String {
+    let mut html = String::with_capacity(text.len());
+    for character in text.chars() {
+        match character {
+            '&' => html.push_str("&amp;"),
+            '<' => html.push_str("&lt;"),
+            '>' => html.push_str("&gt;"),
+            '"' => html.push_str("&quot;"),
+            '\'' => html.push_str("&#39;"),
+            '\n' | '\t' => html.push(character),
+            '\r' => {}
+            _ if character.is_control() => html.push('\u{fffd}'),
+            _ => html.push(character),
+        }
+    }
+    html
+}
+
+/// A score with its interval.
+pub(super) fn interval(score: &Interval) -> String {
+    format!(
+        "{:.3} <small>[{:.3}, {:.3}]</small>",
+        score.value, score.low, score.high
+    )
+}
+
+/// 1234567 as `1,234,567`.
+pub(super) fn thousands(number: usize) -> String {
+    let digits = number.to_string();
+    let groups: Vec<&str> = digits
+        .as_bytes()
+        .rchunks(3)
+        .rev()
+        .filter_map(|group| std::str::from_utf8(group).ok())
+        .collect();
+    groups.join(",")
+}
+
+fn short(number: usize) -> String {
+    match number {
+        0..10_000 => thousands(number),
+        10_000..1_000_000 => format!("{:.0} k", number as f64 / 1e3),
+        _ => format!("{:.1} M", number as f64 / 1e6),
+    }
+}
+
+fn duration(seconds: f64) -> String {
+    let whole = seconds.max(0.0).round() as u64;
+    match whole {
+        0..60 => format!("{whole} s"),
+        60..3600 => format!("{} min {} s", whole / 60, whole % 60),
+        _ => format!("{} h {} min", whole / 3600, whole % 3600 / 60),
+    }
+}
+
+fn capital(text: &str) -> String {
+    let mut letters = text.chars();
+    letters
+        .next()
+        .map(|first| first.to_uppercase().chain(letters).collect())
+        .unwrap_or_default()
 }
