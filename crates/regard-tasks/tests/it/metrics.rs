@@ -9,11 +9,21 @@ fn names(classes: usize) -> Vec<String> {
 }
 
 fn numbers(value: &Value) -> Vec<f64> {
-    value.as_array().unwrap().iter().map(|value| value.as_f64().unwrap()).collect()
+    value
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|value| value.as_f64().unwrap())
+        .collect()
 }
 
 fn indices(value: &Value) -> Vec<usize> {
-    value.as_array().unwrap().iter().map(|value| value.as_u64().unwrap() as usize).collect()
+    value
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|value| value.as_u64().unwrap() as usize)
+        .collect()
 }
 
 #[test]
@@ -23,16 +33,40 @@ fn the_scores_are_those_of_scikit_learn() {
     for case in golden["cases"].as_array().unwrap() {
         let name = &case["name"];
         let labels = names(case["classes"].as_u64().unwrap() as usize);
-        let found = evaluate(&labels, &indices(&case["truth"]), &indices(&case["predicted"]), 1);
-        assert!(near(found.accuracy.value, case["accuracy"].as_f64().unwrap()), "{name}");
-        assert!(near(found.macro_f1.value, case["macro_f1"].as_f64().unwrap()), "{name}");
-        let expected = numbers(&case["precision"]).into_iter().zip(numbers(&case["recall"])).zip(numbers(&case["f1"]));
+        let found = evaluate(
+            &labels,
+            &indices(&case["truth"]),
+            &indices(&case["predicted"]),
+            1,
+        );
+        assert!(
+            near(found.accuracy.value, case["accuracy"].as_f64().unwrap()),
+            "{name}"
+        );
+        assert!(
+            near(found.macro_f1.value, case["macro_f1"].as_f64().unwrap()),
+            "{name}"
+        );
+        let expected = numbers(&case["precision"])
+            .into_iter()
+            .zip(numbers(&case["recall"]))
+            .zip(numbers(&case["f1"]));
         for (found, ((precision, recall), f1)) in found.classes.iter().zip(expected) {
-            assert!(near(found.precision, precision) && near(found.recall, recall) && near(found.f1, f1), "{name}");
+            assert!(
+                near(found.precision, precision)
+                    && near(found.recall, recall)
+                    && near(found.f1, f1),
+                "{name}"
+            );
         }
         let support: Vec<usize> = found.classes.iter().map(|class| class.support).collect();
         assert_eq!(support, indices(&case["support"]), "{name}");
-        let confusion: Vec<Vec<usize>> = case["confusion"].as_array().unwrap().iter().map(indices).collect();
+        let confusion: Vec<Vec<usize>> = case["confusion"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(indices)
+            .collect();
         assert_eq!(found.confusion, confusion, "{name}");
     }
 }
@@ -40,7 +74,11 @@ fn the_scores_are_those_of_scikit_learn() {
 /// `right` of `rows` rows right, in turn.
 fn answers(rows: usize, right: usize) -> (Vec<usize>, Vec<usize>) {
     let truth: Vec<usize> = (0..rows).map(|row| row % 2).collect();
-    let predicted = truth.iter().enumerate().map(|(row, truth)| if row < right { *truth } else { 1 - truth }).collect();
+    let predicted = truth
+        .iter()
+        .enumerate()
+        .map(|(row, truth)| if row < right { *truth } else { 1 - truth })
+        .collect();
     (truth, predicted)
 }
 
@@ -57,7 +95,10 @@ fn the_interval_is_as_wide_as_the_binomial_says() {
 fn the_interval_depends_on_the_seed_and_not_on_the_threads() {
     let (truth, predicted) = answers(300, 200);
     let on = |threads: usize, seed: u64| {
-        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+        let pool = rayon::ThreadPoolBuilder::new()
+            .num_threads(threads)
+            .build()
+            .unwrap();
         pool.install(|| evaluate(&names(2), &truth, &predicted, seed))
     };
     assert_eq!(on(1, 5), on(4, 5));
@@ -72,15 +113,24 @@ fn a_model_does_not_differ_from_itself_and_a_better_one_does() {
     assert_eq!((same.value, same.low, same.high), (0.0, 0.0, 0.0));
     let better = paired_difference(&truth, &good, &worse, 1);
     // 100 rows of 1,000 differ, all one way: the pairing makes it narrow, √(0.1 · 0.9 / 1000) · 1.96 = 0.0186.
-    assert!((better.value - 0.1).abs() < 1e-12 && better.low > 0.078 && better.high < 0.122, "{better:?}");
+    assert!(
+        (better.value - 0.1).abs() < 1e-12 && better.low > 0.078 && better.high < 0.122,
+        "{better:?}"
+    );
     let turned = paired_difference(&truth, &worse, &good, 1);
-    assert_eq!((turned.value, turned.low, turned.high), (-better.value, -better.high, -better.low));
+    assert_eq!(
+        (turned.value, turned.low, turned.high),
+        (-better.value, -better.high, -better.low)
+    );
 }
 
 #[test]
 fn nothing_to_score_scores_nothing() {
     let none = evaluate(&names(2), &[], &[], 1);
-    assert_eq!((none.rows, none.accuracy.value, none.macro_f1.high), (0, 0.0, 0.0));
+    assert_eq!(
+        (none.rows, none.accuracy.value, none.macro_f1.high),
+        (0, 0.0, 0.0)
+    );
     assert_eq!(paired_difference(&[], &[], &[], 1).value, 0.0);
 }
 

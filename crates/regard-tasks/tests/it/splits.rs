@@ -16,9 +16,17 @@ fn strs(texts: &[String]) -> Vec<&str> {
 #[test]
 fn every_label_gives_its_share() {
     let texts = texts(1100);
-    let labels: Vec<usize> = (0..1100).map(|row| if row < 1000 { 0 } else { 1 + row % 2 }).collect();
+    let labels: Vec<usize> = (0..1100)
+        .map(|row| if row < 1000 { 0 } else { 1 + row % 2 })
+        .collect();
     let split = hold_out(&strs(&texts), &labels, None, 0.1, 1);
-    let held = |label| split.held_out.iter().filter(|row| labels[**row] == label).count();
+    let held = |label| {
+        split
+            .held_out
+            .iter()
+            .filter(|row| labels[**row] == label)
+            .count()
+    };
     assert_eq!((held(0), held(1), held(2)), (100, 5, 5));
 }
 
@@ -27,7 +35,13 @@ fn a_label_with_one_row_is_learned_from() {
     for seed in 0..50 {
         let split = hold_out(&["a", "b", "c"], &[0, 1, 2], None, 0.5, seed);
         assert_eq!(split.train.len().max(1), split.train.len());
-        let split = hold_out(&strs(&texts(21)), &[vec![0; 20], vec![1]].concat(), None, 0.5, seed);
+        let split = hold_out(
+            &strs(&texts(21)),
+            &[vec![0; 20], vec![1]].concat(),
+            None,
+            0.5,
+            seed,
+        );
         assert!(split.train.contains(&20));
     }
 }
@@ -41,19 +55,32 @@ fn another_seed_splits_otherwise_and_another_order_of_the_rows_does_not() {
     let turned: Vec<&str> = strs(&texts).into_iter().rev().collect();
     let turned_labels: Vec<usize> = labels.iter().rev().copied().collect();
     let second = hold_out(&turned, &turned_labels, None, 0.2, 1);
-    let held: HashSet<&str> = first.held_out.iter().map(|row| texts[*row].as_str()).collect();
-    assert_eq!(held, second.held_out.iter().map(|row| turned[*row]).collect());
+    let held: HashSet<&str> = first
+        .held_out
+        .iter()
+        .map(|row| texts[*row].as_str())
+        .collect();
+    assert_eq!(
+        held,
+        second.held_out.iter().map(|row| turned[*row]).collect()
+    );
 }
 
 #[test]
 fn a_few_large_groups_are_still_split() {
     let texts = texts(30);
-    let groups: Vec<&str> = (0..30).map(|row| if row < 20 { "large" } else { "small" }).collect();
+    let groups: Vec<&str> = (0..30)
+        .map(|row| if row < 20 { "large" } else { "small" })
+        .collect();
     let labels: Vec<usize> = (0..30).map(|row| row % 2).collect();
     let split = hold_out(&strs(&texts), &labels, Some(&groups), 0.1, 1);
     assert_eq!(split.held_out, (20..30).collect::<Vec<_>>());
     let one = vec!["the same"; 30];
-    assert!(hold_out(&strs(&texts), &labels, Some(&one), 0.1, 1).held_out.is_empty());
+    assert!(
+        hold_out(&strs(&texts), &labels, Some(&one), 0.1, 1)
+            .held_out
+            .is_empty()
+    );
     assert!(hold_out(&[], &[], None, 0.1, 1).train.is_empty());
 }
 
