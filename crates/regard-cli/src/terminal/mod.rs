@@ -16,7 +16,7 @@ use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
 pub(crate) use bars::bar;
 pub(crate) use progress::{Counter, TrainingProgress};
-pub(crate) use scores::{confusions, interval, per_class, standings};
+pub(crate) use scores::{confusions, per_class, standings};
 pub(crate) use table::{Cell, Table};
 pub(crate) use words::{attended_line, attended_list};
 

@@ -7,7 +7,7 @@ use regard_tasks::report::Rival;
 use super::{Cell, Table, bar, shorten, thousands, width};
 
 /// A score with its 95 % interval.
-pub(crate) fn interval(score: &Interval) -> String {
+fn interval(score: &Interval) -> String {
     format!("{:.3} [{:.3}, {:.3}]", score.value, score.low, score.high)
 }
 

@@ -133,3 +133,6 @@ pub struct Rival {
     /// Accuracy of the model minus the rival's, on the same rows.
     pub difference: Difference,
 }
+
+#[cfg(test)]
+mod tests;

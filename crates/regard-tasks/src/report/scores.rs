@@ -14,7 +14,7 @@ pub(super) fn standings(html: &mut String, report: &Report) -> Result {
             .into_iter()
             .chain(report.rivals.iter().map(|rival| &rival.accuracy)),
     );
-    html.push_str("<div class=\"wide\"><table>\n<thead><tr><th></th><th class=\"drawn\"><span class=\"axis\">");
+    html.push_str("<div class=\"wide\"><table class=\"standings\">\n<thead><tr><th></th><th class=\"drawn\"><span class=\"axis\">");
     for tick in &axis.ticks {
         write!(
             html,
