@@ -381,6 +381,10 @@ impl<'a> Seen<'a> {
         let fits = self.named(KIND_NAMES, |profile| {
             free(profile) && (profile.could_be_label() || profile.distinct == 1)
         });
+        // `section` is nearer to a label than `stars_given`.
+        let whole = |profile: &&&Profile| profile.fit(KIND_NAMES).is_some_and(|fit| fit.0 == 0);
+        let exact: Vec<&Profile> = fits.iter().filter(whole).copied().collect();
+        let fits = if exact.is_empty() { fits } else { exact };
         match fits.as_slice() {
             [] => {}
             [profile] => return found(profile, "by its name"),

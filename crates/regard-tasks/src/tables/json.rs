@@ -187,10 +187,12 @@ impl LineCount<'_> {
 fn unreadable(path: &Path, line: u64, error: &serde_json::Error) -> Error {
     let said = error.to_string();
     let said = said.split(" at line ").next().unwrap_or(&said);
-    let what = format!(
-        "{said} (column {}), expected one JSON object a line, or one array of objects",
-        error.column()
-    );
+    // A value of the wrong kind has no place, only a line.
+    let place = match error.column() {
+        0 => String::new(),
+        column => format!(" (column {column})"),
+    };
+    let what = format!("{said}{place}, expected one JSON object a line, or one array of objects");
     Error::table(path, line, what)
 }
 

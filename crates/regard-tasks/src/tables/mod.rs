@@ -245,12 +245,12 @@ pub(crate) fn hexadecimal(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// The name spelled most alike, if it is alike at all: at most a third of the letters differ, or only their case.
+/// The name spelled most alike, if it is alike at all: one letter differs, or two of every five, or only their case.
 fn nearest(name: &str, names: &[&str]) -> Option<String> {
     let wanted = name.to_lowercase();
     let distance = |other: &str| edit_distance(&wanted, &other.to_lowercase());
     let best = names.iter().min_by_key(|other| distance(other))?;
-    (distance(best) * 3 <= wanted.chars().count().max(3)).then(|| (*best).to_owned())
+    (distance(best) * 5 <= (wanted.chars().count() * 2).max(5)).then(|| (*best).to_owned())
 }
 
 /// Letters to insert, delete or replace to get from one word to the other (Levenshtein).
@@ -286,6 +286,10 @@ mod tests {
         );
         assert_eq!(
             nearest("Label", &["id", "text", "label"]).as_deref(),
+            Some("label")
+        );
+        assert_eq!(
+            nearest("lable", &["id", "text", "label"]).as_deref(),
             Some("label")
         );
         assert_eq!(nearest("sentiment", &["id", "text", "label"]), None);

@@ -1,6 +1,7 @@
 //! Parquet: columns that are text, or that have one plain way to be written as text.
 
 use std::fs::File;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
 use arrow_array::RecordBatch;
@@ -10,6 +11,7 @@ use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 
 use super::{Column, Contents, Lines, csv};
+use crate::error::short;
 use crate::{Error, Result};
 
 /// Most bytes of all columns, unpacked.
@@ -17,10 +19,26 @@ const LIMIT: i64 = 4 << 30;
 
 /// Reads every column that can be text; the others say what they hold when they are asked for.
 pub(super) fn read(path: &Path) -> Result<Contents> {
+    // The offsets that are known to make `parquet` 60 panic are checked below. A file can lie in more ways than anybody
+    // has tried, and a user's file must not end the program.
+    catch_unwind(AssertUnwindSafe(|| read_columns(path))).unwrap_or_else(|_| {
+        Err(Error::table(
+            path,
+            None,
+            "not a whole Parquet file: what it says of its columns cannot be",
+        ))
+    })
+}
+
+fn read_columns(path: &Path) -> Result<Contents> {
     let failed = |error: &dyn std::fmt::Display| {
         Error::table(path, None, format!("not a whole Parquet file: {error}"))
     };
     let file = File::open(path).map_err(|source| Error::read(path, source))?;
+    let length = file
+        .metadata()
+        .map_err(|source| Error::read(path, source))?
+        .len();
     let builder = ParquetRecordBatchReaderBuilder::try_new(file).map_err(|error| failed(&error))?;
     let groups = builder.metadata().row_groups();
     let unpacked = groups.iter().try_fold(0_i64, |sum, group| {
@@ -32,6 +50,23 @@ pub(super) fn read(path: &Path) -> Result<Contents> {
             None,
             format!("more than {LIMIT} bytes (4 GiB) unpacked, expected less: split it"),
         ));
+    }
+    for column in groups.iter().flat_map(|group| group.columns()) {
+        let first = column
+            .dictionary_page_offset()
+            .unwrap_or(column.data_page_offset());
+        let end = first
+            .checked_add(column.compressed_size())
+            .and_then(|end| u64::try_from(end).ok());
+        let inside =
+            first >= 0 && column.compressed_size() >= 0 && end.is_some_and(|end| end <= length);
+        if !inside {
+            let what = format!(
+                "the column `{}` lies outside of the file",
+                short(&column.column_path().string())
+            );
+            return Err(failed(&what));
+        }
     }
     let rows = usize::try_from(builder.metadata().file_metadata().num_rows())
         .map_err(|error| failed(&error))?;

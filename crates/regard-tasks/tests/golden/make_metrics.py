@@ -26,7 +26,7 @@ def case(name, classes, truth, predicted):
         "precision": precision.tolist(),
         "recall": recall.tolist(),
         "f1": f1.tolist(),
-        "support": support.tolist(),
+        "support": [int(count) for count in support],
         "confusion": confusion_matrix(truth, predicted, labels=list(range(classes))).tolist(),
     }
 

@@ -65,11 +65,22 @@ fn parts() -> BundleParts {
     }
 }
 
-/// A folder with a model in `model/`.
+/// A folder with a model in `model/`: written once, then copied, since writing waits for the disk.
 fn written() -> (TempDir, PathBuf) {
+    static FILES: OnceLock<Vec<(String, Vec<u8>)>> = OnceLock::new();
+    let files = FILES.get_or_init(|| {
+        let folder = TempDir::new().unwrap();
+        let model = folder.path().join("model");
+        write(&model, &parts()).unwrap();
+        let read = |name: String| (name.clone(), fs::read(model.join(name)).unwrap());
+        names(&model).into_iter().map(read).collect()
+    });
     let folder = TempDir::new().unwrap();
     let model = folder.path().join("model");
-    write(&model, &parts()).unwrap();
+    fs::create_dir(&model).unwrap();
+    files
+        .iter()
+        .for_each(|(name, bytes)| fs::write(model.join(name), bytes).unwrap());
     (folder, model)
 }
 
@@ -447,7 +458,7 @@ fn a_model_that_would_fill_the_memory_is_refused_by_its_file() {
     let gigantic = vec![("embedding.weight".to_owned(), vec![1 << 40, 1 << 10])];
     let message = opened.tensors(&gigantic).unwrap_err().to_string();
     assert!(
-        message.contains("tensor `output.bias`") || message.contains("found shape"),
+        message.contains("a tensor the model does not have"),
         "{message}"
     );
     let overflow = vec![("embedding.weight".to_owned(), vec![usize::MAX, 2])];

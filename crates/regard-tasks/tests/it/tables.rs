@@ -361,9 +361,12 @@ fn a_bad_line_of_json_is_named() {
         ("{\"text\": 1} {\"text\": 2}", "trailing characters"),
         ("{\"a\": 1, \"a\": 2}", "the field `a` occurs twice"),
         ("{\"a\": \"\u{1}\"}", "control character"),
-        ("{\"a\": \"\\ud800\"}", "lone leading surrogate"),
+        ("{\"a\": \"\\ud800\"}", "hex escape"),
         ("{\"a\": 1e999}", "number out of range"),
-        (&"[".repeat(100_000), "recursion limit"),
+        (
+            &format!("{{\"a\": {}", "[".repeat(100_000)),
+            "EOF while parsing",
+        ),
     ] {
         let message = refusal("a.jsonl", file(line));
         assert!(
@@ -408,6 +411,12 @@ fn lists_and_objects_are_refused_when_they_are_asked_for() {
         message.contains("a.jsonl, line 2: the column `tags` holds a list, expected text"),
         "{message}"
     );
+    let deep = format!(
+        "{{\"text\": \"a\", \"x\": {}{}}}",
+        "[".repeat(50_000),
+        "]".repeat(50_000)
+    );
+    assert_eq!(texts(&read("a.jsonl", deep).unwrap(), "text"), ["a"]);
     assert!(refusal("a.jsonl", "{\"a\": []}").contains("no field of the objects holds text"));
 
     let folder = TempDir::new().unwrap();
