@@ -8,15 +8,16 @@ use super::{Table, bar, one_line, shorten, visible};
 /// Backgrounds from a little to much attention: pale yellow to orange of the 256 colours that terminals share.
 const SHADES: [u8; 6] = [230, 229, 222, 221, 214, 208];
 
-/// A word is shaded when it has at least this share of the largest weight.
-const FAINTEST: f32 = 0.12;
+/// How many times an even share of the attention a word must have for the strongest background, at least: attention that
+/// is spread evenly is shown as such, not as strong everywhere.
+const STRONG: f32 = 3.0;
 
 /// The text with each word on a background as strong as its weight. White space becomes single blanks.
 ///
 /// Of a text longer than `most` words the stretch with the most attention is shown, with `…` for the rest.
 pub(crate) fn attended_line(explanation: &Explanation, most: usize) -> String {
     let words = &explanation.words;
-    let largest = words.iter().map(|word| word.weight).fold(0.0, f32::max);
+    let strength = strength(words);
     let (first, end) = stretch(words, most);
     let shown = &words[first..end];
     let text = explanation.text.as_str();
@@ -33,7 +34,7 @@ pub(crate) fn attended_line(explanation: &Explanation, most: usize) -> String {
     for word in shown {
         push_blanks(&mut line, text.get(position..word.start).unwrap_or(" "));
         let written: String = word.text.chars().map(visible).collect();
-        line += &written.style(shade(word.weight / largest)).to_string();
+        line += &written.style(shade(strength(word.weight))).to_string();
         position = word.end;
     }
     if end < words.len() {
@@ -44,41 +45,54 @@ pub(crate) fn attended_line(explanation: &Explanation, most: usize) -> String {
     line.trim_end().to_owned()
 }
 
-/// The most attended words with their weights as bars; equal words are added up.
+/// The most attended words with their weights as bars; of equal words the most attended one stands for all.
 pub(crate) fn attended_list(explanation: &Explanation, most: usize) -> String {
-    let mut sums: Vec<(String, f32, usize)> = Vec::new();
+    let mut words: Vec<(String, f32, usize)> = Vec::new();
     for word in &explanation.words {
-        let key = word.text.to_lowercase();
-        match sums.iter_mut().find(|(known, _, _)| *known == key) {
+        let key = one_line(&word.text).to_lowercase();
+        match words.iter_mut().find(|(known, _, _)| *known == key) {
             Some((_, weight, times)) => {
-                *weight += word.weight;
+                *weight = weight.max(word.weight);
                 *times += 1;
             }
-            None => sums.push((key, word.weight, 1)),
+            None => words.push((key, word.weight, 1)),
         }
     }
-    sums.sort_by(|a, b| b.1.total_cmp(&a.1));
-    let largest = sums.first().map_or(0.0, |(_, weight, _)| *weight);
+    words.sort_by(|a, b| b.1.total_cmp(&a.1));
+    let largest = words.first().map_or(0.0, |(_, weight, _)| *weight);
     let mut table = Table::new([">weight", "", "word"]);
-    for (word, weight, times) in sums.iter().take(most) {
-        let word = shorten(&one_line(word), 40).into_owned();
+    for (word, weight, times) in words.iter().take(most) {
+        let word = shorten(word, 40).into_owned();
         let word = if *times > 1 {
-            format!("{word} ×{times}")
+            format!("{word}  (the largest of {times})")
         } else {
             word
         };
         table.row([
-            format!("{weight:.3}"),
+            format!("{weight:.4}"),
             bar(f64::from(weight / largest), 20),
             word,
         ]);
     }
-    let mut text = table.render();
-    if sums.len() > most {
-        let rest: f32 = sums[most..].iter().map(|(_, weight, _)| weight).sum();
-        text += &format!("  {rest:.3}  in {} other words\n", sums.len() - most);
+    if explanation.words.is_empty() {
+        return table.render();
     }
-    text
+    let even = 1.0 / explanation.words.len() as f32;
+    let caption = format!(
+        "{} words in the text: an even share is {even:.4}",
+        explanation.words.len()
+    );
+    format!("{}  {}\n", table.render(), caption.dimmed())
+}
+
+/// From a weight to how strongly it is shown, 0 for an even share or less, 1 for the largest weight.
+fn strength(words: &[AttendedWord]) -> impl Fn(f32) -> f32 {
+    let count = words.len() as f32;
+    let largest = words
+        .iter()
+        .map(|word| word.weight * count)
+        .fold(STRONG, f32::max);
+    move |weight| ((weight * count - 1.0) / (largest - 1.0)).max(0.0)
 }
 
 /// The words `first..end` of at most `most` whose weights sum to the most.
@@ -98,11 +112,11 @@ fn stretch(words: &[AttendedWord], most: usize) -> (usize, usize) {
     (first, first + most)
 }
 
-fn shade(share: f32) -> Style {
-    if share.is_nan() || share < FAINTEST {
+fn shade(strength: f32) -> Style {
+    // A tenth of the strongest cannot be told from none.
+    if strength.is_nan() || strength < 0.1 {
         return Style::new();
     }
-    let strength = (share - FAINTEST) / (1.0 - FAINTEST);
     let index = (strength * SHADES.len() as f32) as usize;
     let background = XtermColors::from(SHADES[index.min(SHADES.len() - 1)]);
     Style::new()
@@ -169,7 +183,7 @@ mod tests {
     #[test]
     fn the_background_is_stronger_where_the_weight_is_larger() {
         let line = attended_line(&spam(), 100).replace('\u{1b}', "␛");
-        insta::assert_snapshot!(line, @"␛[38;5;16;48;5;230mYou␛[0m ␛[38;5;16;48;5;214mwon␛[0m a ␛[38;5;16;48;5;208mFREE␛[0m ␛[38;5;16;48;5;229mprize␛[0m: ·[2J␛[38;5;16;48;5;230mfree␛[0m!");
+insta::assert_snapshot!(line, @"You ␛[38;5;16;48;5;222mwon␛[0m a ␛[38;5;16;48;5;214mFREE␛[0m prize: ·[2Jfree!");
     }
 
     #[test]
@@ -177,10 +191,10 @@ mod tests {
         let list = anstream::adapter::strip_str(&attended_list(&spam(), 3)).to_string();
         insta::assert_snapshot!(list, @r"
           weight                        word
-           0.480  ████████████████████  free ×2
-           0.300  ████████████▌         won
-           0.160  ██████▋               prize
-          0.060  in 2 other words
+          0.4000  ████████████████████  free  (the largest of 2)
+          0.3000  ███████████████       won
+          0.1600  ████████              prize
+          6 words in the text: an even share is 0.1667
         ");
     }
 

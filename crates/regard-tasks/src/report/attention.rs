@@ -40,14 +40,16 @@ pub(super) fn card(html: &mut String, explanation: &Explanation) -> Result {
     Ok(())
 }
 
-/// The text, with a `mark` around each word that has a share of the attention worth seeing.
+/// How many times an even share of the attention a word must have for the strongest background, at least: attention that
+/// is spread evenly is shown as such, not as strong everywhere.
+const STRONG: f32 = 3.0;
+
+/// The text, with a `mark` around each word that has more than an even share of the attention.
 fn marked(explanation: &Explanation) -> String {
     let text = explanation.text.as_str();
-    let largest = explanation
-        .words
-        .iter()
-        .map(|word| word.weight)
-        .fold(0.0, f32::max);
+    let count = explanation.words.len() as f32;
+    let shares = explanation.words.iter().map(|word| word.weight * count);
+    let largest = shares.fold(STRONG, f32::max);
     let mut html = String::with_capacity(text.len() * 2);
     let mut position = 0;
     for word in &explanation.words {
@@ -58,18 +60,15 @@ fn marked(explanation: &Explanation) -> String {
             continue;
         };
         html += &escape(before);
-        let share = word.weight / largest;
-        // Less than a twentieth of the largest weight cannot be seen.
-        match share >= 0.05 {
+        let strength = (word.weight * count - 1.0) / (largest - 1.0);
+        let (title, written) = (format!("{:.4}", word.weight), escape(written));
+        // Less than a twentieth of the strongest cannot be seen.
+        html += &match strength >= 0.05 {
             true => {
-                let title = format!("{:.4}", word.weight);
-                html += &format!(
-                    "<mark style=\"--weight:{share:.2}\" title=\"{title}\">{}</mark>",
-                    escape(written)
-                );
+                format!("<mark style=\"--weight:{strength:.2}\" title=\"{title}\">{written}</mark>")
             }
-            false => html += &escape(written),
-        }
+            false => format!("<span title=\"{title}\">{written}</span>"),
+        };
         position = word.end;
     }
     html + &escape(text.get(position..).unwrap_or_default())

@@ -64,7 +64,7 @@ pub fn explanation_html(explanation: &Explanation) -> String {
     })
 }
 
-const METHOD: &str = "The stronger the background, the larger the word's share of the attention; attention says where \
+const METHOD: &str = "The background is the stronger, the more than an even share of the attention a word has; attention says where \
                       the model looked, not that it was right to.";
 
 fn page(title: &str, body: impl FnOnce(&mut String) -> Result) -> String {

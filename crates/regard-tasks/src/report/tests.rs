@@ -33,7 +33,11 @@ fn report() -> Report {
         format: 1,
         task: "text-classification".to_owned(),
         data: DataFacts {
-            files: vec![FileFacts { name: HOSTILE.to_owned(), rows: 20, sha256: "00ff".to_owned() }],
+            files: vec![FileFacts {
+                name: HOSTILE.to_owned(),
+                rows: 20,
+                sha256: "00ff".to_owned(),
+            }],
             text_column: HOSTILE.to_owned(),
             label_column: "label".to_owned(),
             group_column: Some(HOSTILE.to_owned()),
@@ -74,7 +78,11 @@ fn report() -> Report {
             name: "majority class".to_owned(),
             accuracy: interval(0.5),
             macro_f1: interval(0.33),
-            difference: Difference { value: 0.4, low: 0.38, high: 0.42 },
+            difference: Difference {
+                value: 0.4,
+                low: 0.38,
+                high: 0.42,
+            },
         }],
         verdicts: vec![HOSTILE.to_owned()],
     }
@@ -92,7 +100,10 @@ fn explanation() -> Explanation {
         prediction: Prediction {
             label: HOSTILE.to_owned(),
             probability: 0.75,
-            probabilities: vec![LabelProbability { label: HOSTILE.to_owned(), probability: 0.75 }],
+            probabilities: vec![LabelProbability {
+                label: HOSTILE.to_owned(),
+                probability: 0.75,
+            }],
             truncated_tokens: 2,
         },
         words: vec![word(6, 12, 0.8), word(13, 18, 0.2)],
@@ -102,7 +113,10 @@ fn explanation() -> Explanation {
 
 #[test]
 fn nothing_of_the_data_becomes_code_and_nothing_is_loaded() {
-    for page in [html(&report(), &[explanation()]), explanation_html(&explanation())] {
+    for page in [
+        html(&report(), &[explanation()]),
+        explanation_html(&explanation()),
+    ] {
         assert!(!page.contains("<script") && !page.contains('\0'));
         assert!(page.contains("&lt;/td&gt;&lt;"));
         for loads in ["src=", "href=", "url(", "@import", "<link"] {
@@ -114,10 +128,18 @@ fn nothing_of_the_data_becomes_code_and_nothing_is_loaded() {
 #[test]
 fn the_page_shows_scores_rivals_curve_matrix_and_attention() {
     let page = html(&report(), &[explanation()]);
-    for part in ["0.900", "majority class", "<svg", "垃圾邮件", "+0.400", "1.2 M", "1 min 15 s"] {
+    for part in [
+        "0.900",
+        "majority class",
+        "<svg",
+        "垃圾邮件",
+        "+0.400",
+        "1.2 M",
+        "1 min 15 s",
+    ] {
         assert!(page.contains(part), "{part}");
     }
-    assert!(page.contains("<mark style=\"--weight:1.00\" title=\"0.8000\">script</mark>"));
+    assert!(page.contains("<mark style=\"--weight:0.30\" title=\"0.8000\">script</mark>"));
     assert!(page.contains("<td class=\"right\" style=\"--share:0.949\""));
 }
 
@@ -125,7 +147,10 @@ fn the_page_shows_scores_rivals_curve_matrix_and_attention() {
 fn the_readme_is_a_table_that_no_label_breaks() {
     let text = readme(&report());
     assert!(text.contains("| **this model (pooling)** | **0.900 [0.880, 0.910]** |"));
-    let rows: Vec<&str> = text.lines().filter(|line| line.contains("script")).collect();
+    let rows: Vec<&str> = text
+        .lines()
+        .filter(|line| line.contains("script"))
+        .collect();
     assert!(!rows.is_empty());
     for row in rows {
         assert!(!row.contains("<script"), "{row}");
