@@ -13,7 +13,7 @@ use crate::{Error, Result, bundle};
 
 /// `OUT.training`, beside the model folder `OUT`.
 #[derive(Debug)]
-pub struct RunFolder {
+pub(crate) struct RunFolder {
     path: PathBuf,
 }
 
@@ -24,7 +24,7 @@ impl RunFolder {
     ///
     /// When `out` holds something that is not a model; when there is an unfinished run and `resume` was not asked for;
     /// when `resume` was asked for and there is nothing to resume; when the folder cannot be made.
-    pub fn open(out: &Path, resume: bool) -> Result<Self> {
+    pub(crate) fn open(out: &Path, resume: bool) -> Result<Self> {
         bundle::check_target(out)?;
         let name = out
             .file_name()
@@ -60,12 +60,12 @@ impl RunFolder {
     }
 
     /// The checkpoint of one phase.
-    pub fn checkpoint(&self, phase: &str, every_steps: Option<u64>) -> Checkpoint {
+    pub(crate) fn checkpoint(&self, phase: &str, every_steps: Option<u64>) -> Checkpoint {
         Checkpoint::at(self.path.join(format!("{phase}.checkpoint")), every_steps)
     }
 
     /// Reads a JSON file, if it is there.
-    pub fn read<T: DeserializeOwned>(&self, name: &str) -> Result<Option<T>> {
+    pub(crate) fn read<T: DeserializeOwned>(&self, name: &str) -> Result<Option<T>> {
         let path = self.path.join(name);
         if !path.exists() {
             return Ok(None);
@@ -78,13 +78,13 @@ impl RunFolder {
     }
 
     /// Reads a file.
-    pub fn read_bytes(&self, name: &str) -> Result<Vec<u8>> {
+    pub(crate) fn read_bytes(&self, name: &str) -> Result<Vec<u8>> {
         let path = self.path.join(name);
         fs::read(&path).map_err(|source| Error::Read { path, source })
     }
 
     /// Writes a value as JSON, whole or not at all.
-    pub fn write<T: Serialize>(&self, name: &str, value: &T) -> Result<()> {
+    pub(crate) fn write<T: Serialize>(&self, name: &str, value: &T) -> Result<()> {
         let path = self.path.join(name);
         let json = serde_json::to_vec_pretty(value).map_err(|error| Error::Checkpoint {
             path,
@@ -94,7 +94,7 @@ impl RunFolder {
     }
 
     /// Writes a file, whole or not at all.
-    pub fn write_bytes(&self, name: &str, bytes: &[u8]) -> Result<()> {
+    pub(crate) fn write_bytes(&self, name: &str, bytes: &[u8]) -> Result<()> {
         let path = self.path.join(name);
         let written = tempfile::NamedTempFile::new_in(&self.path).and_then(|mut file| {
             file.write_all(bytes)?;
@@ -107,7 +107,7 @@ impl RunFolder {
     }
 
     /// Removes the folder: the model is written.
-    pub fn remove(self) -> Result<()> {
+    pub(crate) fn remove(self) -> Result<()> {
         fs::remove_dir_all(&self.path).map_err(|source| Error::Write {
             path: self.path,
             source,

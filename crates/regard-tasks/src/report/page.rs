@@ -98,10 +98,9 @@ fn write_report(
     let accuracy = &scores.accuracy;
     writeln!(
         html,
-        "<p>Of {} rows ({}) it answered {:.1} % rightly; the 95 % interval of that share is {:.1} % to {:.1} %.</p>",
-        thousands(scores.rows),
-        escape(&report.scored_on),
+        "<p>It answered {:.1} % of {} rightly; the 95 % interval of that share is {:.1} % to {:.1} %.</p>",
         100.0 * accuracy.value,
+        escape(&report.scored_on),
         100.0 * accuracy.low,
         100.0 * accuracy.high
     )?;

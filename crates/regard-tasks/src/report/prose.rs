@@ -24,9 +24,8 @@ fn write(text: &mut String, report: &Report) -> std::fmt::Result {
     writeln!(text, "## How good it is\n")?;
     writeln!(
         text,
-        "Scored on {}: {} rows. In brackets: bootstrap 95 % intervals.\n",
-        cell(&report.scored_on),
-        report.scores.rows
+        "Scored on {}. In brackets: bootstrap 95 % intervals.\n",
+        cell(&report.scored_on)
     )?;
     writeln!(
         text,

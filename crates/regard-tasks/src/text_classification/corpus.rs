@@ -30,7 +30,6 @@ pub(super) struct Corpus {
     pub(super) labels: Vec<String>,
     /// Labels that only the test part has: no model can answer them.
     pub(super) unseen: Vec<String>,
-    pub(super) columns: Columns,
     pub(super) train: Part,
     pub(super) validation: Part,
     pub(super) test: Option<Part>,
@@ -167,7 +166,6 @@ impl Corpus {
         Ok(Self {
             labels,
             unseen,
-            columns,
             train,
             validation,
             test,

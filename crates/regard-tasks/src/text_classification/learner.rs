@@ -1,6 +1,5 @@
 //! The text classifier as the trainer sees it: batches, loss, validation.
 
-use burn::module::Module;
 use burn::tensor::activation::log_softmax;
 use burn::tensor::{Device, Tensor, TensorData};
 use regard_nn::Noise;
@@ -169,9 +168,4 @@ pub(super) fn best(values: &[f32]) -> usize {
         }
     }
     best
-}
-
-/// A model without automatic differentiation, for answering.
-pub(super) fn answering(model: &TextClassifier) -> TextClassifier {
-    model.valid()
 }

@@ -65,7 +65,7 @@ impl Plan {
                 feed_forward: settings.feed_forward.unwrap_or(2 * width),
                 pooling_heads: settings.pooling_heads.unwrap_or(4),
                 max_tokens: settings.max_tokens.unwrap_or(512),
-                dropout: settings.dropout.unwrap_or(0.1),
+                dropout: settings.dropout.unwrap_or(0.2),
             },
             recipe: Recipe {
                 learning_rate: settings.learning_rate.unwrap_or(3e-3),

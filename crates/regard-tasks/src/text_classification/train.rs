@@ -175,7 +175,9 @@ fn first_plan(
     }
     folder.write_bytes("tokenizer.json", tokenizer.to_json()?.as_bytes())?;
     folder.write("plan.json", &plan)?;
-    Ok((plan, tokenizer))
+    // What a resumed run will read is what this run goes by, to the last digit.
+    let written = folder.read("plan.json")?;
+    Ok((written.unwrap_or(plan), tokenizer))
 }
 
 /// The model before the first step.

@@ -14,7 +14,8 @@ use serde::{Deserialize, Serialize};
 use crate::report::CurvePoint;
 use crate::{Error, Result};
 
-/// Where a run stands; everything in it that is not a tensor.
+/// Where a run stands; everything in it that is not a tensor. Its fractions are kept beside the tensors, as numbers:
+/// decimal digits could come back as their neighbours, and the better of two equal epochs would change.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Progress {
     /// Optimizer steps done.
@@ -24,17 +25,48 @@ pub struct Progress {
     /// Batches done of the epoch under way.
     pub batch: usize,
     /// Sum of the losses of those batches.
+    #[serde(skip)]
     pub loss_sum: f64,
     /// Epoch with the best validation score, counted from 1; 0 = none yet.
     pub best_epoch: usize,
     /// Its accuracy.
+    #[serde(skip)]
     pub best_accuracy: f64,
     /// Its loss.
+    #[serde(skip)]
     pub best_loss: f64,
     /// One point an epoch.
+    #[serde(skip)]
     pub curve: Vec<CurvePoint>,
     /// Why the run ended; `None` = it has not.
     pub stopped: Option<String>,
+}
+
+impl Progress {
+    fn fractions(&self) -> Vec<f64> {
+        let mut fractions = vec![self.loss_sum, self.best_accuracy, self.best_loss];
+        for point in &self.curve {
+            let scores = [point.train_loss, point.validation_loss, point.validation_accuracy];
+            fractions.push(point.epoch);
+            fractions.extend(scores);
+        }
+        fractions
+    }
+
+    /// `None` if there are too few, or a point of the curve is not whole.
+    fn set_fractions(&mut self, fractions: &[f64]) -> Option<()> {
+        let (singles, points) = fractions.split_at_checked(3)?;
+        let (points, []) = points.as_chunks::<4>() else { return None };
+        (self.loss_sum, self.best_accuracy, self.best_loss) = (singles[0], singles[1], singles[2]);
+        let point = |[epoch, train_loss, validation_loss, validation_accuracy]: &[f64; 4]| CurvePoint {
+            epoch: *epoch,
+            train_loss: *train_loss,
+            validation_loss: *validation_loss,
+            validation_accuracy: *validation_accuracy,
+        };
+        self.curve = points.iter().map(point).collect();
+        Some(())
+    }
 }
 
 /// What a checkpoint file holds.
@@ -58,6 +90,8 @@ pub struct Checkpoint {
     written: Cell<Instant>,
 }
 
+/// The tensor of what is no weight.
+const FRACTIONS: &str = "fractions";
 /// The groups of tensors in the file, told apart by the first part of their names.
 const GROUPS: [&str; 3] = ["model", "optimizer", "best"];
 
@@ -91,23 +125,20 @@ impl Checkpoint {
         for (group, tensors) in GROUPS.into_iter().zip([model, optimizer, best]) {
             for tensor in tensors {
                 let bytes = bytes_of(&tensor.values);
-                views.push((
-                    format!("{group}/{}", tensor.name),
-                    tensor.shape.clone(),
-                    bytes,
-                ));
+                let name = format!("{group}/{}", tensor.name);
+                views.push((name, Dtype::F32, tensor.shape.clone(), bytes));
             }
         }
+        let fractions = progress.fractions();
+        let bytes = fractions.iter().flat_map(|value| value.to_le_bytes());
+        views.push((FRACTIONS.to_owned(), Dtype::F64, vec![fractions.len()], bytes.collect()));
         let views = views
             .iter()
-            .map(|(name, shape, bytes)| {
-                Ok((
-                    name.as_str(),
-                    TensorView::new(Dtype::F32, shape.clone(), bytes)?,
-                ))
+            .map(|(name, dtype, shape, bytes)| {
+                let view = TensorView::new(*dtype, shape.clone(), bytes);
+                Ok((name.as_str(), view.map_err(|error| self.error(&error))?))
             })
-            .collect::<Result<Vec<_>, safetensors::SafeTensorError>>()
-            .map_err(|error| self.error(&error))?;
+            .collect::<Result<Vec<_>>>()?;
         let progress = serde_json::to_string(progress).map_err(|error| self.error(&error))?;
         let about = HashMap::from([("progress".to_owned(), progress)]);
         let bytes =
@@ -144,10 +175,18 @@ impl Checkpoint {
             .as_ref()
             .and_then(|about| about.get("progress"));
         let progress = progress.ok_or_else(|| self.error(&"it has no `progress`"))?;
-        let progress = serde_json::from_str(progress).map_err(|error| self.error(&error))?;
+        let mut progress: Progress =
+            serde_json::from_str(progress).map_err(|error| self.error(&error))?;
         let tensors = SafeTensors::deserialize(&bytes).map_err(|error| self.error(&error))?;
         let [mut model, mut optimizer, mut best] = [const { Vec::new() }; 3];
         for (name, view) in tensors.iter() {
+            if name == FRACTIONS {
+                let chunks = view.data().as_chunks::<8>().0;
+                let fractions: Vec<f64> = chunks.iter().map(|bytes| f64::from_le_bytes(*bytes)).collect();
+                let set = progress.set_fractions(&fractions);
+                set.ok_or_else(|| self.error(&"its numbers are not whole"))?;
+                continue;
+            }
             let (group, name) = name.split_once('/').unwrap_or(("", name));
             let values = view
                 .data()

@@ -81,7 +81,8 @@ fn weights(model: &Path) -> Vec<u8> {
 fn a_model_learns_what_a_word_gives_away_and_can_be_opened_and_asked() {
     for model in [ModelKind::Pooling, ModelKind::Transformer] {
         let folder = TempDir::new().unwrap();
-        let request = request(folder.path(), "model", model);
+        let mut request = request(folder.path(), "model", model);
+        (request.settings.epochs, request.settings.learning_rate) = (Some(12), Some(0.01));
         let report = train(&request, &mut Ears::default()).unwrap();
         assert!(report.scores.accuracy.value > 0.9, "{model:?}: {:?}", report.scores.accuracy);
         assert_eq!(report.rivals.len(), 3);

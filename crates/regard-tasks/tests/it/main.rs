@@ -1,0 +1,10 @@
+//! What the tasks promise, one file a subject.
+
+mod bundle;
+mod columns;
+mod linear;
+mod metrics;
+mod splits;
+mod tables;
+mod tokenizer;
+mod training;
