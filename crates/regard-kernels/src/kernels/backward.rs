@@ -141,8 +141,11 @@ fn pass<'p>(
             }
         }
     }
+    let room = room_sizes(problem).into_iter().map(lines).sum();
     let operations = 4 * batch * heads * queries.len() * keys * (head_dim + value_dim);
-    super::for_each(tasks, operations, |part| simd::run(isa, part));
+    super::for_each(tasks, operations, |part| {
+        with_room(room, |room| simd::run(isa, (part, room)));
+    });
 }
 
 /// Some keys of one key head, and the queries that read it.
@@ -159,66 +162,71 @@ struct Part<'a, 'p> {
     dv: &'a mut [f32],
 }
 
-impl Kernel for Part<'_, '_> {
+/// In room for [`room_sizes`].
+impl Kernel for (Part<'_, '_>, &mut [f32]) {
     type Output = ();
 
     #[inline(always)]
-    fn call<S: Simd>(mut self, simd: S) {
-        let problem = self.problem;
+    fn call<S: Simd>(self, simd: S) {
+        let (mut part, mut room) = self;
+        let problem = part.problem;
         let (_, heads, _, head_dim) = problem.q.dim();
-        let (_, kv_heads, _, value_dim) = problem.v.dim();
+        let kv_heads = problem.v.dim().1;
         let group = heads / kv_heads;
         let q_width = head_dim.next_multiple_of(S::LANES);
-        let sizes = [
-            QueryBlock::room(simd, problem),
-            q_width * QUERIES, // dq, transposed
-            QUERIES * q_width, // dq
-            KEYS * QUERIES,    // weights
-            KEYS * QUERIES,    // their gradients
-            KEYS * head_dim,   // keys, if they have to be copied
-            KEYS * value_dim,  // values, likewise
-        ];
-        let Some(dq) = self.dq.take() else { return };
-        with_room(sizes.iter().map(|&size| lines(size)).sum(), |mut room| {
-            let [block, dq_t, dq_rows, weights, scores, k, v] =
-                sizes.map(|size| take(&mut room, size));
-            for (h, dq) in outer(dq).enumerate() {
-                for (i, dq) in split(dq, QUERIES).into_iter().enumerate() {
-                    let first = self.queries.start + i * QUERIES;
-                    let queries = first..first + dq.nrows();
-                    let head = self.kv_head * group + h;
-                    let block = QueryBlock::pack(
-                        simd,
-                        problem,
-                        self.upstream,
-                        (self.batch, head),
-                        queries,
-                        &mut *block,
-                    );
-                    let dq_t = &mut dq_t[..q_width * block.width];
-                    dq_t.fill(0.0);
-                    self.meet(
-                        simd,
-                        &block,
-                        dq_t,
-                        (&mut *weights, &mut *scores),
-                        (&mut *k, &mut *v),
-                    );
-                    transpose(
-                        simd,
-                        dq_t,
-                        block.width,
-                        (q_width, block.width),
-                        dq_rows,
-                        q_width,
-                    );
-                    for (row, dq) in dq_rows.chunks(q_width.max(1)).zip(outer(dq)) {
-                        write_row(&row[..head_dim], problem.scale, dq);
-                    }
+        let [block, dq_t, dq_rows, weights, scores, k, v] =
+            room_sizes(problem).map(|size| take(&mut room, size));
+        let Some(dq) = part.dq.take() else { return };
+        for (h, dq) in outer(dq).enumerate() {
+            for (i, dq) in split(dq, QUERIES).into_iter().enumerate() {
+                let first = part.queries.start + i * QUERIES;
+                let queries = first..first + dq.nrows();
+                let head = part.kv_head * group + h;
+                let block = QueryBlock::pack(
+                    simd,
+                    problem,
+                    part.upstream,
+                    (part.batch, head),
+                    queries,
+                    &mut *block,
+                );
+                let dq_t = &mut dq_t[..q_width * block.width];
+                dq_t.fill(0.0);
+                part.meet(
+                    simd,
+                    &block,
+                    dq_t,
+                    (&mut *weights, &mut *scores),
+                    (&mut *k, &mut *v),
+                );
+                transpose(
+                    simd,
+                    dq_t,
+                    block.width,
+                    (q_width, block.width),
+                    dq_rows,
+                    q_width,
+                );
+                for (row, dq) in dq_rows.chunks(q_width.max(1)).zip(outer(dq)) {
+                    write_row(&row[..head_dim], problem.scale, dq);
                 }
             }
-        });
+        }
     }
+}
+
+/// How much room each of these takes, with any instruction set.
+fn room_sizes(problem: &Problem<'_>) -> [usize; 7] {
+    let (head_dim, value_dim) = (problem.q.dim().3, problem.v.dim().3);
+    [
+        QueryBlock::room(problem),
+        lines(head_dim) * QUERIES, // dq, transposed
+        QUERIES * lines(head_dim), // dq
+        KEYS * QUERIES,            // weights
+        KEYS * QUERIES,            // their gradients
+        KEYS * head_dim,           // keys, if they have to be copied
+        KEYS * value_dim,          // values, likewise
+    ]
 }
 
 impl Part<'_, '_> {

@@ -52,8 +52,11 @@ pub(super) fn bias_gradient<'p>(
             }
         }
     }
+    let room = room_sizes(problem).into_iter().map(lines).sum();
     let operations = 2 * batch * heads * queries * keys * (head_dim + value_dim);
-    super::for_each(tasks, operations, |part| simd::run(isa, part));
+    super::for_each(tasks, operations, |part| {
+        with_room(room, |room| simd::run(isa, (part, room)));
+    });
     gradient
 }
 
@@ -68,61 +71,66 @@ struct Part<'a, 'p> {
     gradient: ArrayViewMut2<'a, f32>,
 }
 
-impl Kernel for Part<'_, '_> {
+/// In room for [`room_sizes`].
+impl Kernel for (Part<'_, '_>, &mut [f32]) {
     type Output = ();
 
     #[inline(always)]
-    fn call<S: Simd>(mut self, simd: S) {
-        let problem = self.problem;
-        let (_, heads, _, head_dim) = problem.q.dim();
-        let (_, kv_heads, keys, value_dim) = problem.v.dim();
-        let sizes = [
-            QueryBlock::room(simd, problem),
-            KEYS * QUERIES,   // weights
-            KEYS * QUERIES,   // gradients of the scores
-            KEYS * head_dim,  // keys, if they have to be copied
-            KEYS * value_dim, // values, likewise
-        ];
-        with_room(sizes.iter().map(|&size| lines(size)).sum(), |mut room| {
-            let [block, weights, scores, k_room, v_room] = sizes.map(|size| take(&mut room, size));
-            for (batch, head) in self
-                .batches
-                .clone()
-                .flat_map(|b| self.heads.clone().map(move |h| (b, h)))
-            {
-                let kv_head = head / (heads / kv_heads);
-                let k = problem.k.slice(s![batch, kv_head, .., ..]);
-                let v = problem.v.slice(s![batch, kv_head, .., ..]);
-                for first in self.queries.clone().step_by(QUERIES) {
-                    let queries = first..self.queries.end.min(first + QUERIES);
-                    let block = QueryBlock::pack(
-                        simd,
-                        problem,
-                        self.upstream,
-                        (batch, head),
-                        queries,
-                        &mut *block,
-                    );
-                    for start in (0..keys).step_by(KEYS) {
-                        let keys = start..keys.min(start + KEYS);
-                        let k = dense_rows(k, keys.clone(), k_room);
-                        let v = dense_rows(v, keys.clone(), v_room);
-                        let into = (&mut *weights, &mut *scores);
-                        if block.pairs(simd, problem, keys.clone(), (k, v), into) != Pairs::None {
-                            add(
-                                &mut self.gradient,
-                                first - self.queries.start,
-                                start,
-                                scores,
-                                &block,
-                                keys.len(),
-                            );
-                        }
+    fn call<S: Simd>(self, simd: S) {
+        let (mut part, mut room) = self;
+        let problem = part.problem;
+        let heads = problem.q.dim().1;
+        let (_, kv_heads, keys, _) = problem.v.dim();
+        let [block, weights, scores, k_room, v_room] =
+            room_sizes(problem).map(|size| take(&mut room, size));
+        for (batch, head) in part
+            .batches
+            .clone()
+            .flat_map(|b| part.heads.clone().map(move |h| (b, h)))
+        {
+            let kv_head = head / (heads / kv_heads);
+            let k = problem.k.slice(s![batch, kv_head, .., ..]);
+            let v = problem.v.slice(s![batch, kv_head, .., ..]);
+            for first in part.queries.clone().step_by(QUERIES) {
+                let queries = first..part.queries.end.min(first + QUERIES);
+                let block = QueryBlock::pack(
+                    simd,
+                    problem,
+                    part.upstream,
+                    (batch, head),
+                    queries,
+                    &mut *block,
+                );
+                for start in (0..keys).step_by(KEYS) {
+                    let keys = start..keys.min(start + KEYS);
+                    let k = dense_rows(k, keys.clone(), k_room);
+                    let v = dense_rows(v, keys.clone(), v_room);
+                    let into = (&mut *weights, &mut *scores);
+                    if block.pairs(simd, problem, keys.clone(), (k, v), into) != Pairs::None {
+                        add(
+                            &mut part.gradient,
+                            first - part.queries.start,
+                            start,
+                            scores,
+                            &block,
+                            keys.len(),
+                        );
                     }
                 }
             }
-        });
+        }
     }
+}
+
+/// How much room each of these takes, with any instruction set.
+fn room_sizes(problem: &Problem<'_>) -> [usize; 5] {
+    [
+        QueryBlock::room(problem),
+        KEYS * QUERIES,           // weights
+        KEYS * QUERIES,           // gradients of the scores
+        KEYS * problem.k.dim().3, // keys, if they have to be copied
+        KEYS * problem.v.dim().3, // values, likewise
+    ]
 }
 
 /// Adds the block's `ds` from row `i` and column `j` on; an axis of length 1 takes all of it.

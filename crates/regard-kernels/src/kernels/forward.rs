@@ -16,7 +16,7 @@ use ndarray::{ArrayViewMut1, ArrayViewMut2, ArrayViewMut3, ArrayViewMut4, s};
 use super::exponential::exp2;
 use super::scores::Block;
 use super::tiles::{
-    all_finite, copy_rows, dense_rows, from, from_mut, lines, outer, split, take, transpose,
+    LINE, all_finite, copy_rows, dense_rows, from, from_mut, lines, outer, split, take, transpose,
     with_room, write_row,
 };
 use crate::Isa;
@@ -53,19 +53,23 @@ pub(crate) fn forward(
             }
         }
     }
+    let room = room_sizes(problem).into_iter().map(lines).sum();
     let operations = 2 * tasks.len() * QUERIES * keys * (head_dim + value_dim);
     super::for_each(tasks, operations, |(batch, head, first, out, lse)| {
-        simd::run(
-            isa,
-            Queries {
-                problem,
-                batch,
-                head,
-                first,
-                out,
-                lse,
-            },
-        );
+        with_room(room, |room| {
+            simd::run(
+                isa,
+                Queries {
+                    problem,
+                    batch,
+                    head,
+                    first,
+                    out,
+                    lse,
+                    room,
+                },
+            );
+        });
     });
 }
 
@@ -79,42 +83,48 @@ struct Queries<'a, 'p> {
     out: ArrayViewMut2<'a, f32>,
     /// `[queries]`.
     lse: ArrayViewMut1<'a, f32>,
+    room: &'a mut [f32],
 }
 
 impl Kernel for Queries<'_, '_> {
     type Output = ();
 
     #[inline(always)]
-    fn call<S: Simd>(self, simd: S) {
-        let (head_dim, value_dim) = (self.problem.q.dim().3, self.problem.v.dim().3);
-        let padded = |numbers: usize| numbers.next_multiple_of(S::LANES);
-        let width = padded(self.lse.len());
-        let sizes = [
-            width * padded(head_dim).max(padded(value_dim)), // rows of q, later of out
-            padded(head_dim) * width,                        // q, transposed
-            padded(value_dim) * width,                       // out, transposed
-            width,                                           // m
-            width,                                           // l
-            KEYS * 2 * S::LANES,                             // weights
-            KEYS * head_dim,                                 // keys, if they have to be copied
-            KEYS * value_dim,                                // values, likewise
-        ];
-        with_room(sizes.iter().map(|&size| lines(size)).sum(), |mut room| {
-            let [rows, q_t, out_t, m, l, weights, k, v] = sizes.map(|size| take(&mut room, size));
-            self.compute(
-                simd,
-                width,
-                Room {
-                    rows,
-                    q_t,
-                    state: Running { out_t, m, l },
-                    weights,
-                    k,
-                    v,
-                },
-            );
-        });
+    fn call<S: Simd>(mut self, simd: S) {
+        let mut room = std::mem::take(&mut self.room);
+        let [rows, q_t, out_t, m, l, weights, k, v] =
+            room_sizes(self.problem).map(|size| take(&mut room, size));
+        let width = self.lse.len().next_multiple_of(S::LANES);
+        let out_t = &mut out_t[..lines(self.problem.v.dim().3) * width];
+        let (m, l) = (&mut m[..width], &mut l[..width]);
+        self.compute(
+            simd,
+            width,
+            Room {
+                rows,
+                q_t,
+                state: Running { out_t, m, l },
+                weights,
+                k,
+                v,
+            },
+        );
     }
+}
+
+/// How much room each of these takes, with any instruction set.
+fn room_sizes(problem: &Problem<'_>) -> [usize; 8] {
+    let (head_dim, value_dim) = (problem.q.dim().3, problem.v.dim().3);
+    [
+        QUERIES * lines(head_dim).max(lines(value_dim)), // rows of q, later of out
+        lines(head_dim) * QUERIES,                       // q, transposed
+        lines(value_dim) * QUERIES,                      // out, transposed
+        QUERIES,                                         // m
+        QUERIES,                                         // l
+        KEYS * 2 * LINE,                                 // weights
+        KEYS * head_dim,                                 // keys, if they have to be copied
+        KEYS * value_dim,                                // values, likewise
+    ]
 }
 
 struct Room<'r> {

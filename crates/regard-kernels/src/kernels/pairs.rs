@@ -50,15 +50,15 @@ pub(super) struct QueryBlock<'r> {
 }
 
 impl<'r> QueryBlock<'r> {
-    fn sizes<S: Simd>(_: S, problem: &Problem<'_>) -> [usize; 6] {
-        let q = QUERIES * problem.q.dim().3.next_multiple_of(S::LANES);
-        let out = QUERIES * problem.v.dim().3.next_multiple_of(S::LANES);
+    fn sizes(problem: &Problem<'_>) -> [usize; 6] {
+        let q = QUERIES * lines(problem.q.dim().3);
+        let out = QUERIES * lines(problem.v.dim().3);
         [q, q, out, out, QUERIES, QUERIES]
     }
 
-    /// How many numbers of room a block takes.
-    pub(super) fn room<S: Simd>(simd: S, problem: &Problem<'_>) -> usize {
-        Self::sizes(simd, problem).into_iter().map(lines).sum()
+    /// How many numbers of room a block takes, with any instruction set.
+    pub(super) fn room(problem: &Problem<'_>) -> usize {
+        Self::sizes(problem).into_iter().map(lines).sum()
     }
 
     #[inline(always)]
@@ -74,7 +74,7 @@ impl<'r> QueryBlock<'r> {
         let q_width = problem.q.dim().3.next_multiple_of(S::LANES);
         let out_width = problem.v.dim().3.next_multiple_of(S::LANES);
         let [q, q_t, d_out, d_out_t, lse, mean] =
-            Self::sizes(simd, problem).map(|size| take(&mut room, size));
+            Self::sizes(problem).map(|size| take(&mut room, size));
         let (q, d_out) = (&mut q[..width * q_width], &mut d_out[..width * out_width]);
 
         // D_i = ⟨do_i, o_i⟩; `d_out_t` is free until it is filled.
@@ -93,9 +93,10 @@ impl<'r> QueryBlock<'r> {
             d_out,
             out_width,
         );
-        for i in 0..width {
+        mean.fill(0.0);
+        for (i, mean) in mean.iter_mut().enumerate().take(width) {
             let row = i * out_width..(i + 1) * out_width;
-            mean[i] = dot(&d_out[row.clone()], &out_rows[row]);
+            *mean = dot(&d_out[row.clone()], &out_rows[row]);
         }
         transpose(simd, d_out, out_width, (width, out_width), d_out_t, width);
 

@@ -7,8 +7,8 @@ use ndarray::{ArrayView2, ArrayViewMut, ArrayViewMut1, Axis, Dimension, RemoveAx
 
 use crate::simd::Simd;
 
-/// The numbers of a cache line.
-const LINE: usize = 16;
+/// The numbers of a cache line, and of the longest vector.
+pub(super) const LINE: usize = 16;
 
 thread_local! {
     /// Kept from one block to the next: a kernel allocates nothing.
@@ -16,6 +16,9 @@ thread_local! {
 }
 
 /// Gives `f` room for `numbers` numbers on this thread, at the start of a cache line. What is in it is left over.
+///
+/// A kernel is run inside `f`, never the other way round: a closure inside a kernel would not be compiled with its
+/// instructions.
 pub(super) fn with_room<R>(numbers: usize, f: impl FnOnce(&mut [f32]) -> R) -> R {
     ROOM.with_borrow_mut(|room| {
         if room.len() < numbers + LINE {

@@ -5,13 +5,13 @@ use super::{Kernel, Simd};
 
 /// `into[r][c] (+)= Σ_p left[r][p] · right[p][c]`, for `rows` × `columns` and `p` below `depth`.
 ///
-/// The columns are vectors; the numbers on the left are broadcast one by one, so they may lie at any stride and
-/// nothing has to be packed for them.
+/// The columns are vectors; the numbers on the left are broadcast one by one, so they may lie in rows or in
+/// columns and nothing has to be packed for them.
 pub(crate) struct Product<'a> {
     pub(crate) rows: usize,
     pub(crate) columns: usize,
     pub(crate) depth: usize,
-    /// `left[r][p]` is `left[r · left_row + p · left_step]`.
+    /// `left[r][p]` is `left[r · left_row + p · left_step]`; one of both strides is 1.
     pub(crate) left: &'a [f32],
     pub(crate) left_row: usize,
     pub(crate) left_step: usize,
@@ -40,6 +40,7 @@ impl Kernel for Product<'_> {
         if rows == 0 || columns == 0 {
             return;
         }
+        assert!(self.left_row == 1 || self.left_step == 1);
         assert!((rows - 1) * self.into_row + columns <= self.into.len());
         if depth > 0 {
             assert!((rows - 1) * self.left_row + (depth - 1) * self.left_step < self.left.len());
@@ -135,11 +136,10 @@ impl Tile {
     unsafe fn sum<S: Simd, const M: usize, const N: usize>(self, simd: S) {
         // SAFETY: the caller's promise.
         unsafe {
-            // Neighbouring rows (of a transposed left side) get an instruction with a constant address.
             let sums = if self.left_row == 1 {
-                self.sums::<S, M, N>(simd, 1)
+                self.sums_of_columns::<S, M, N>(simd)
             } else {
-                self.sums::<S, M, N>(simd, self.left_row)
+                self.sums_of_rows::<S, M, N>(simd)
             };
             for (m, row) in sums.into_iter().enumerate() {
                 let into = self.into.add(m * self.into_row);
@@ -165,33 +165,81 @@ impl Tile {
         }
     }
 
+    /// The left side lies in columns: each step reads `M` neighbours.
+    ///
     /// # Safety
-    /// As [`Tile::sum`].
+    /// As [`Tile::sum`], and `left_row` is 1.
     #[inline(always)]
-    unsafe fn sums<S: Simd, const M: usize, const N: usize>(
+    unsafe fn sums_of_columns<S: Simd, const M: usize, const N: usize>(
         self,
         simd: S,
-        left_row: usize,
     ) -> [[S::Vector; N]; M] {
         let mut sums = [[simd.splat(0.0); N]; M];
         let (mut left, mut right) = (self.left, self.right);
         for _ in 0..self.depth {
             // SAFETY: the caller's promise; the steps that lead behind the last one are never read.
             unsafe {
-                let mut vectors = [simd.splat(0.0); N];
-                for (n, vector) in vectors.iter_mut().enumerate() {
-                    *vector = simd.load_at(right.add(n * S::LANES));
-                }
+                let vectors = load::<S, N>(simd, right);
                 for (m, row) in sums.iter_mut().enumerate() {
-                    let number = simd.splat(*left.add(m * left_row));
-                    for (sum, vector) in row.iter_mut().zip(vectors) {
-                        *sum = simd.multiply_add(number, vector, *sum);
-                    }
+                    add_products(simd, simd.splat(*left.add(m)), vectors, row);
                 }
             }
             left = left.wrapping_add(self.left_step);
             right = right.wrapping_add(self.right_step);
         }
         sums
+    }
+
+    /// The left side lies in rows: a pointer for each, so that no address waits for another.
+    ///
+    /// # Safety
+    /// As [`Tile::sum`], and `left_step` is 1.
+    #[inline(always)]
+    unsafe fn sums_of_rows<S: Simd, const M: usize, const N: usize>(
+        self,
+        simd: S,
+    ) -> [[S::Vector; N]; M] {
+        let mut sums = [[simd.splat(0.0); N]; M];
+        let mut rows = [self.left; M];
+        for (m, row) in rows.iter_mut().enumerate() {
+            *row = row.wrapping_add(m * self.left_row);
+        }
+        let mut right = self.right;
+        for p in 0..self.depth {
+            // SAFETY: the caller's promise; the step that leads behind the last one is never read.
+            unsafe {
+                let vectors = load::<S, N>(simd, right);
+                for (row, left) in sums.iter_mut().zip(rows) {
+                    add_products(simd, simd.splat(*left.add(p)), vectors, row);
+                }
+            }
+            right = right.wrapping_add(self.right_step);
+        }
+        sums
+    }
+}
+
+/// # Safety
+/// `from` is valid for reads of `N` vectors.
+#[inline(always)]
+unsafe fn load<S: Simd, const N: usize>(simd: S, from: *const f32) -> [S::Vector; N] {
+    let mut vectors = [simd.splat(0.0); N];
+    for (n, vector) in vectors.iter_mut().enumerate() {
+        // SAFETY: the caller's promise.
+        *vector = unsafe { simd.load_at(from.add(n * S::LANES)) };
+    }
+    vectors
+}
+
+/// `sums += number · vectors`.
+#[inline(always)]
+fn add_products<S: Simd, const N: usize>(
+    simd: S,
+    number: S::Vector,
+    vectors: [S::Vector; N],
+    sums: &mut [S::Vector; N],
+) {
+    for (sum, vector) in sums.iter_mut().zip(vectors) {
+        *sum = simd.multiply_add(number, vector, *sum);
     }
 }

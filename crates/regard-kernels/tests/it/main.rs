@@ -1,4 +1,9 @@
 //! What the crate promises, checked from outside.
+#![expect(
+    clippy::print_stderr,
+    reason = "which instruction sets a run has exercised is part of its record"
+)]
+#![expect(clippy::needless_pass_by_value, reason = "views stand for references")]
 
 mod agreement;
 mod case;
