@@ -2,6 +2,7 @@
 
 mod bundle;
 mod columns;
+mod hostile_bundle;
 mod linear;
 mod metrics;
 mod splits;
