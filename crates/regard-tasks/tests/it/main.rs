@@ -2,6 +2,7 @@
 
 mod bundle;
 mod columns;
+mod explanation;
 mod hostile_bundle;
 mod linear;
 mod metrics;

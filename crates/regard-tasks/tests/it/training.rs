@@ -12,7 +12,7 @@ use tempfile::TempDir;
 
 /// Listens to everything and asks to stop after a number of steps.
 #[derive(Default)]
-struct Ears {
+pub(crate) struct Ears {
     heard: Vec<Event>,
     steps: u64,
     stop_after: Option<u64>,
@@ -57,7 +57,7 @@ fn small(model: ModelKind) -> Settings {
     }
 }
 
-fn request(folder: &Path, name: &str, model: ModelKind) -> TrainRequest {
+pub(crate) fn request(folder: &Path, name: &str, model: ModelKind) -> TrainRequest {
     let data = folder.join("mails.csv");
     if !data.exists() {
         fs::write(&data, mails(240)).unwrap();
