@@ -183,7 +183,7 @@ mod tests {
     #[test]
     fn the_background_is_stronger_where_the_weight_is_larger() {
         let line = attended_line(&spam(), 100).replace('\u{1b}', "␛");
-insta::assert_snapshot!(line, @"You ␛[38;5;16;48;5;222mwon␛[0m a ␛[38;5;16;48;5;214mFREE␛[0m prize: ·[2Jfree!");
+        insta::assert_snapshot!(line, @"You ␛[38;5;16;48;5;222mwon␛[0m a ␛[38;5;16;48;5;214mFREE␛[0m prize: ·[2Jfree!");
     }
 
     #[test]
