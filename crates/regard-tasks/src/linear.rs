@@ -1,8 +1,7 @@
 //! The honest rival: a linear support vector machine on TF-IDF, in seconds.
 //!
 //! What scikit-learn's `TfidfVectorizer` and `LinearSVC` do with their defaults, plus word pairs: Hsieh, Chang, Lin,
-//! Keerthi and Sundararajan, "A Dual Coordinate Descent Method for Large-scale Linear SVM", ICML 2008, algorithm 3
-//! without shrinking.
+//! Keerthi and Sundararajan, "A Dual Coordinate Descent Method for Large-scale Linear SVM", ICML 2008, algorithm 3.
 
 use std::collections::HashMap;
 
@@ -88,7 +87,12 @@ impl Features {
         for term in terms.iter().flat_map(HashMap::keys) {
             *found.entry(term).or_default() += 1;
         }
-        let mut found: Vec<(&str, u32)> = found.into_iter().collect();
+        // Most pairs stand in one text only, and nothing can confirm what they say: without them 20 Newsgroups loses
+        // .0016 and takes about half the time.
+        let mut found: Vec<(&str, u32)> = found
+            .into_iter()
+            .filter(|(term, rows)| *rows > 1 || !term.contains(' '))
+            .collect();
         found.sort_unstable();
         let weight = |rows: u32| ((1.0 + texts.len() as f64) / (1.0 + f64::from(rows))).ln() + 1.0;
         let features = Self {
@@ -177,16 +181,27 @@ fn separate(
         })
         .collect();
     let mut order: Vec<usize> = (0..rows.len()).collect();
+    // Rows at the end of `order`, from `active` on, are left alone: they are on the right side by more than any row has
+    // lately moved, and will most likely stay there. Before the end all are looked at once more.
+    let (mut active, mut limit) = (rows.len(), f64::INFINITY);
     for _ in 0..PASSES {
-        random.shuffle(&mut order);
+        random.shuffle(&mut order[..active]);
         let (mut most, mut least) = (f64::NEG_INFINITY, f64::INFINITY);
-        for row in &order {
-            let (row, features) = (*row, &rows[*row]);
+        let mut at = 0;
+        while at < active {
+            let row = order[at];
+            let features = &rows[row];
             let score: f64 = features
                 .iter()
                 .map(|(at, value)| weights[*at as usize] * f64::from(*value))
                 .sum();
             let gradient = sign[row] * score - 1.0 + diagonal * alpha[row];
+            if alpha[row] == 0.0 && gradient > limit {
+                active -= 1;
+                order.swap(at, active);
+                continue;
+            }
+            at += 1;
             let projected = if alpha[row] == 0.0 {
                 gradient.min(0.0)
             } else {
@@ -203,8 +218,12 @@ fn separate(
                     .for_each(|(at, value)| weights[*at as usize] += step * f64::from(*value));
             }
         }
+        limit = if most > 0.0 { most } else { f64::INFINITY };
         if most - least <= TOLERANCE {
-            break;
+            if active == rows.len() {
+                break;
+            }
+            (active, limit) = (rows.len(), f64::INFINITY);
         }
     }
     weights.into_iter().map(|weight| weight as f32).collect()
