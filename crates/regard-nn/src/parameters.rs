@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
-use burn::tensor::{Tensor, TensorData};
+use burn::tensor::{Gradients, Tensor, TensorData};
 
 /// A tensor and the path of its parameter in the model.
 #[derive(Clone, Debug, PartialEq)]
@@ -76,6 +76,17 @@ pub fn shapes<M: Module>(model: &M) -> Vec<(String, Vec<usize>)> {
     let mut visitor = Shapes::default();
     model.visit(&mut visitor);
     visitor.shapes
+}
+
+/// Copies the gradient of every parameter that has one, in the order of the model's fields.
+pub fn gradients<M: Module>(model: &M, gradients: &Gradients) -> Vec<NamedTensor> {
+    let mut visitor = GradientCollector {
+        path: Path::default(),
+        gradients,
+        tensors: Vec::new(),
+    };
+    model.visit(&mut visitor);
+    visitor.tensors
 }
 
 /// How many numbers a model is made of.
@@ -189,14 +200,39 @@ impl ModuleVisitor for Collector {
     }
 
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-        let tensor = param.val().inner();
-        let shape = tensor.dims().to_vec();
-        let values = tensor.into_data().iter::<f32>().collect();
-        self.tensors.push(NamedTensor {
-            name: self.path.name(),
-            shape,
-            values,
-        });
+        self.tensors.push(named(&self.path, param.val().inner()));
+    }
+}
+
+fn named<const D: usize>(path: &Path, tensor: Tensor<D>) -> NamedTensor {
+    let shape = tensor.dims().to_vec();
+    let values = tensor.into_data().iter::<f32>().collect();
+    NamedTensor {
+        name: path.name(),
+        shape,
+        values,
+    }
+}
+
+struct GradientCollector<'a> {
+    path: Path,
+    gradients: &'a Gradients,
+    tensors: Vec<NamedTensor>,
+}
+
+impl ModuleVisitor for GradientCollector<'_> {
+    fn enter_module(&mut self, name: &str, _container: &str) {
+        self.path.enter(name);
+    }
+
+    fn exit_module(&mut self, _name: &str, _container: &str) {
+        self.path.exit();
+    }
+
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        if let Some(gradient) = param.val().grad(self.gradients) {
+            self.tensors.push(named(&self.path, gradient));
+        }
     }
 }
 

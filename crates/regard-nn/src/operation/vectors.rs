@@ -25,7 +25,8 @@ pub(crate) fn widest<R>(work: impl FnOnce() -> R) -> R {
     work()
 }
 
-/// `eˣ` for `x ≤ 0` to 2 units in the last place, in operations that the compiler can vectorise; 0 below −87.
+/// `eˣ` for `x ≤ 0` to 2 units in the last place, in operations that the compiler can vectorise; e⁻⁸⁷, the least normal
+/// number, below −87.
 #[inline(always)]
 pub(super) fn exp(x: f32) -> f32 {
     // x = n · ln 2 + r, |r| ≤ ln 2 / 2. Adding and subtracting 1.5 · 2²³ rounds to a whole number.

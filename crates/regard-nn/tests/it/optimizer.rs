@@ -1,0 +1,162 @@
+//! AdamW: exact resume, clipping, non-finite gradients, any number of threads.
+
+use burn::module::Module;
+use burn::tensor::{Device, Tensor};
+use regard_nn::Noise;
+use regard_nn::layers::Linear;
+use regard_nn::optimizer::{AdamW, AdamWConfig, StepFacts};
+use regard_nn::parameters::{self, NamedTensor};
+
+use crate::closeness::assert_close;
+use crate::gradients::random;
+
+fn device() -> Device {
+    Device::flex().autodiff()
+}
+
+/// Large enough for several tasks of the optimizer.
+fn layer() -> Linear {
+    Linear::new(300, 200, &mut Noise::at(1, 1), &device())
+}
+
+fn step(optimizer: &mut AdamW, model: Linear, at: u64, scale: f32) -> (Linear, StepFacts) {
+    let x = random::<2>([8, 300], at, &device());
+    let loss = model.forward(x).square().mean() * scale;
+    optimizer.step(model, loss.backward(), 1e-2)
+}
+
+fn train(optimizer: &mut AdamW, mut model: Linear, steps: std::ops::Range<u64>) -> Linear {
+    for at in steps {
+        model = step(optimizer, model, at, 1.0).0;
+    }
+    model
+}
+
+fn bits(tensors: &[NamedTensor]) -> Vec<Vec<u32>> {
+    tensors
+        .iter()
+        .map(|tensor| tensor.values.iter().map(|value| value.to_bits()).collect())
+        .collect()
+}
+
+#[test]
+fn a_restored_run_ends_with_the_same_bits() {
+    let config = AdamWConfig {
+        clip_norm: Some(0.5),
+        ..AdamWConfig::default()
+    };
+    let whole = train(&mut AdamW::new(config.clone()), layer(), 0..6);
+    let mut first = AdamW::new(config.clone());
+    let half = train(&mut first, layer(), 0..3);
+    let mut second = AdamW::new(config);
+    second.restore(first.state(), first.steps());
+    let model = parameters::load(layer(), parameters::collect(&half)).unwrap();
+    let resumed = train(&mut second, model, 3..6);
+    assert_eq!(
+        bits(&parameters::collect(&resumed)),
+        bits(&parameters::collect(&whole))
+    );
+}
+
+#[test]
+fn the_number_of_threads_does_not_change_a_bit() {
+    let run = |threads: usize| {
+        let pool = rayon::ThreadPoolBuilder::new()
+            .num_threads(threads)
+            .build()
+            .unwrap();
+        pool.install(|| {
+            let mut optimizer = AdamW::new(AdamWConfig {
+                clip_norm: Some(0.1),
+                ..AdamWConfig::default()
+            });
+            let model = train(&mut optimizer, layer(), 0..2);
+            (bits(&parameters::collect(&model)), bits(&optimizer.state()))
+        })
+    };
+    assert_eq!(run(1), run(3));
+}
+
+#[test]
+fn the_state_is_named_by_parameter() {
+    let mut optimizer = AdamW::new(AdamWConfig::default());
+    train(&mut optimizer, layer(), 0..1);
+    let names: Vec<String> = optimizer
+        .state()
+        .into_iter()
+        .map(|tensor| tensor.name)
+        .collect();
+    assert_eq!(
+        names,
+        ["first.bias", "second.bias", "first.weight", "second.weight"]
+    );
+}
+
+#[test]
+fn a_gradient_that_is_not_finite_changes_nothing_and_is_named() {
+    let mut optimizer = AdamW::new(AdamWConfig::default());
+    let before = parameters::collect(&layer());
+    let (model, facts) = step(&mut optimizer, layer(), 0, f32::INFINITY);
+    assert_eq!(facts.non_finite.as_deref(), Some("weight"));
+    assert_eq!(bits(&parameters::collect(&model)), bits(&before));
+    assert_eq!(optimizer.steps(), 0);
+}
+
+#[test]
+fn a_long_gradient_is_scaled_down_and_a_short_one_is_not() {
+    // Adam itself is blind to scale, so the moments tell.
+    let first_moments = |clip_norm| {
+        let mut optimizer = AdamW::new(AdamWConfig {
+            clip_norm,
+            ..AdamWConfig::default()
+        });
+        let (_, facts) = step(&mut optimizer, layer(), 0, 1.0);
+        (optimizer.state().swap_remove(2).values, facts.gradient_norm)
+    };
+    let (free, norm) = first_moments(None);
+    let (clipped, same) = first_moments(Some(norm / 2.0));
+    assert_eq!(norm, same);
+    let halved: Vec<f32> = free.iter().map(|value| value / 2.0).collect();
+    assert_close(&clipped, &halved, "clipped");
+    assert_eq!(first_moments(Some(2.0 * norm)).0, free);
+}
+
+#[test]
+fn parameters_of_one_axis_do_not_decay() {
+    let config = AdamWConfig {
+        weight_decay: 0.5,
+        ..AdamWConfig::default()
+    };
+    let model = layer();
+    let model = parameters::load(model.clone(), {
+        let mut tensors = parameters::collect(&model);
+        tensors
+            .iter_mut()
+            .for_each(|tensor| tensor.values.fill(1.0));
+        tensors
+    });
+    let model = model.unwrap();
+    // A gradient of zero everywhere: only decay is left.
+    let loss = (model.forward(Tensor::<2>::zeros([1, 300], &device())) * 0.0).sum();
+    let (model, _) = AdamW::new(config).step(model, loss.backward(), 0.1);
+    let tensors = parameters::collect(&model);
+    assert!(
+        tensors[0]
+            .values
+            .iter()
+            .all(|value| (value - 0.95).abs() < 1e-6),
+        "the weight decays"
+    );
+    assert!(
+        tensors[1].values.iter().all(|value| *value == 1.0),
+        "the bias does not"
+    );
+}
+
+#[test]
+fn a_stepped_model_still_learns_and_still_answers() {
+    let mut optimizer = AdamW::new(AdamWConfig::default());
+    let model = train(&mut optimizer, layer(), 0..2);
+    assert!(model.weight.val().is_require_grad());
+    assert!(!model.valid().weight.val().is_autodiff());
+}
