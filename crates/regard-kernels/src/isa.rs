@@ -16,6 +16,10 @@ pub enum Isa {
     Avx2,
     /// x86-64 with AVX-512F: 16 numbers at a time.
     Avx512,
+    /// The vectors and the register tile of AVX-512 without its instructions, so that unit tests can check everything
+    /// but these on any machine.
+    #[cfg(test)]
+    Wide,
 }
 
 impl Isa {
@@ -73,6 +77,8 @@ impl Isa {
     pub fn is_available(self) -> bool {
         match self {
             Isa::Scalar => true,
+            #[cfg(test)]
+            Isa::Wide => true,
             #[cfg(target_arch = "x86_64")]
             Isa::Avx2 => is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma"),
             #[cfg(target_arch = "x86_64")]
@@ -112,6 +118,8 @@ impl fmt::Display for Isa {
             Isa::Scalar => "scalar",
             Isa::Avx2 => "avx2",
             Isa::Avx512 => "avx512",
+            #[cfg(test)]
+            Isa::Wide => "wide",
         })
     }
 }

@@ -29,7 +29,7 @@
 //! # Ok::<(), regard_kernels::Error>(())
 //! ```
 //!
-//! To read it: [`reference`] is the definition, in the plainest code; `kernels/` is the fast form of it, safe and
+//! To read it: [`mod@reference`] is the definition, in the plainest code; `kernels/` is the fast form of it, safe and
 //! without a word about processors; `simd/` holds the instructions and all the unsafe code. `docs/attention.md`
 //! derives both passes, `docs/numerics.md` states every choice.
 #![expect(

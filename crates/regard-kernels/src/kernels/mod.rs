@@ -33,3 +33,64 @@ fn for_each<T: Send>(tasks: Vec<T>, operations: usize, f: impl Fn(T) + Send + Sy
     let bundle = (tasks.len() * (WORTH_A_THREAD / 2) / operations).max(1);
     tasks.into_par_iter().with_max_len(bundle).for_each(f);
 }
+
+#[cfg(test)]
+mod tests {
+    use ndarray::Array4;
+
+    use crate::{Attention, Causal, Isa};
+
+    fn numbers(shape: (usize, usize, usize, usize), salt: usize) -> Array4<f32> {
+        Array4::from_shape_fn(shape, |(b, h, i, c)| {
+            ((salt + 7 * b + 13 * h + 31 * i * (c + 1) + 3 * c) % 101) as f32 / 50.0 - 1.0
+        })
+    }
+
+    fn close(a: &Array4<f32>, b: &Array4<f32>) {
+        let largest = a.iter().fold(1.0, |largest: f32, x| largest.max(x.abs()));
+        a.iter()
+            .zip(b)
+            .for_each(|(a, b)| assert!((a - b).abs() <= 1e-5 * largest, "{a} and {b}"));
+    }
+
+    #[test]
+    fn vectors_of_sixteen_and_tiles_of_fourteen_rows_give_the_same() {
+        for (queries, keys, head_dim, value_dim) in [
+            (1, 1, 1, 1),
+            (65, 130, 17, 33),
+            (31, 200, 64, 15),
+            (128, 97, 14, 80),
+        ] {
+            let q = numbers((2, 2, queries, head_dim), 1);
+            let k = numbers((2, 1, keys, head_dim), 2);
+            let v = numbers((2, 1, keys, value_dim), 3);
+            let d_out = numbers((2, 2, queries, value_dim), 4);
+            let bias = numbers((1, 2, queries, keys), 5);
+            let both = |isa: Isa| {
+                let attention = Attention::new()
+                    .isa(isa)
+                    .causal(Causal::BottomRight)
+                    .bias(bias.view())
+                    .bias_gradient(true);
+                let forward = attention
+                    .forward(q.view(), k.view(), v.view())
+                    .expect("a good call");
+                let (out, lse) = (forward.out.view(), forward.log_sum_exp.view());
+                let gradients = attention
+                    .backward(q.view(), k.view(), v.view(), out, lse, d_out.view())
+                    .expect("a good call");
+                (forward, gradients)
+            };
+            let ((wide, wide_gradients), (forward, gradients)) =
+                (both(Isa::Wide), both(Isa::Scalar));
+            close(&wide.out, &forward.out);
+            close(&wide_gradients.q, &gradients.q);
+            close(&wide_gradients.k, &gradients.k);
+            close(&wide_gradients.v, &gradients.v);
+            close(
+                &wide_gradients.bias.expect("asked for"),
+                &gradients.bias.expect("asked for"),
+            );
+        }
+    }
+}

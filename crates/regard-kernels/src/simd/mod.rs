@@ -33,7 +33,9 @@ pub(crate) trait Kernel {
 /// Runs a kernel with an instruction set that the door has found on this processor.
 pub(crate) fn run<K: Kernel>(isa: Isa, kernel: K) -> K::Output {
     match isa {
-        Isa::Scalar => scalar::Scalar.run(kernel),
+        Isa::Scalar => scalar::Portable::<4, 6>.run(kernel),
+        #[cfg(test)]
+        Isa::Wide => scalar::Portable::<16, 14>.run(kernel),
         #[cfg(target_arch = "x86_64")]
         Isa::Avx2 => avx2::Avx2::detect()
             .expect("the door has found it")

@@ -2,29 +2,27 @@
 
 use super::{Kernel, Simd};
 
-/// Needs no proof.
+/// Needs no proof. In tests it also stands in for the longer vectors of processors that are not at hand.
 #[derive(Clone, Copy)]
-pub(crate) struct Scalar;
+pub(crate) struct Portable<const LANES: usize, const ROWS: usize>;
 
-const LANES: usize = 4;
-
-impl Scalar {
+impl<const LANES: usize, const ROWS: usize> Portable<LANES, ROWS> {
     #[inline(always)]
     fn map2(a: [f32; LANES], b: [f32; LANES], f: impl Fn(f32, f32) -> f32) -> [f32; LANES] {
         std::array::from_fn(|i| f(a[i], b[i]))
     }
 }
 
-impl Simd for Scalar {
+impl<const LANES: usize, const ROWS: usize> Simd for Portable<LANES, ROWS> {
     const LANES: usize = LANES;
-    const ROWS: usize = 6;
+    const ROWS: usize = ROWS;
     type Vector = [f32; LANES];
 
     #[inline(always)]
     fn run<K: Kernel>(self, kernel: K) -> K::Output {
         // Out of line, as with the others: a product is compiled once, not at every place that needs one.
         #[inline(never)]
-        fn enter<K: Kernel>(simd: Scalar, kernel: K) -> K::Output {
+        fn enter<S: Simd, K: Kernel>(simd: S, kernel: K) -> K::Output {
             kernel.call(simd)
         }
         enter(self, kernel)

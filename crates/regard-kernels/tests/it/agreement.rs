@@ -7,7 +7,7 @@ use regard_kernels::{Attention, Causal, Isa, reference};
 use crate::case::{Case, Layout, Numbers, any_case, close, random, tolerance};
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 96, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() })]
     #[test]
     fn every_instruction_set_agrees_with_the_definition(case in any_case()) {
         for isa in Isa::available() {

@@ -275,3 +275,20 @@ fn the_output_may_lie_at_any_stride() {
         assert_eq!(lse.permuted_axes([2, 1, 0]), expected.log_sum_exp);
     }
 }
+
+#[test]
+fn a_query_whose_every_score_is_minus_infinity_sees_nothing() {
+    let (q, v) = (Array4::ones((1, 1, 3, 4)), random((1, 1, 5, 4), 1));
+    let k = Array4::from_elem((1, 1, 5, 4), f32::NEG_INFINITY);
+    for isa in Isa::available() {
+        let forward = Attention::new()
+            .isa(isa)
+            .forward(q.view(), k.view(), v.view())
+            .expect("a good call");
+        assert_eq!(forward.out, Array4::zeros((1, 1, 3, 4)));
+        assert_eq!(
+            forward.log_sum_exp,
+            Array3::from_elem((1, 1, 3), f32::NEG_INFINITY)
+        );
+    }
+}
