@@ -32,14 +32,13 @@ fn normal(x: f32) -> (f32, f32) {
     let z = x.abs() * std::f32::consts::FRAC_1_SQRT_2;
     let t = 1.0 / (1.0 + 0.327_591_1 * z);
     let polynomial = t
-        * (0.254_829_592
-            + t * (-0.284_496_736
-                + t * (1.421_413_741 + t * (-1.453_152_027 + t * 1.061_405_429))));
+        * (0.254_829_6
+            + t * (-0.284_496_74 + t * (1.421_413_8 + t * (-1.453_152_1 + t * 1.061_405_4))));
     let exponential = exp(-z * z);
     // erfc(z) / 2 is the tail beyond |x|.
     let tail = 0.5 * polynomial * exponential;
     let below = if x < 0.0 { tail } else { 1.0 - tail };
-    (below, exponential * 0.398_942_28)
+    (below, exponential * 0.398_942_3)
 }
 
 fn forward(x: &FlexTensor) -> FlexTensor {

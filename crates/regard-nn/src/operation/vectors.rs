@@ -29,21 +29,23 @@ pub(crate) fn widest<R>(work: impl FnOnce() -> R) -> R {
 /// number, below −87.
 #[inline(always)]
 pub(super) fn exp(x: f32) -> f32 {
-    // x = n · ln 2 + r, |r| ≤ ln 2 / 2. Adding and subtracting 1.5 · 2²³ rounds to a whole number.
+    // x = n · ln 2 + r, |r| ≤ ln 2 / 2. Adding 1.5 · 2²³ rounds to a whole number, whose bits then end in n.
     const ROUND: f32 = 12_582_912.0;
     let x = x.max(-87.0);
-    let n = (x * std::f32::consts::LOG2_E + ROUND) - ROUND;
+    let rounded = x * std::f32::consts::LOG2_E + ROUND;
+    let n = rounded - ROUND;
     // ln 2 in two parts: n times the first is exact.
-    let r = x - n * 0.693_359_375 - n * -2.121_944_4e-4;
+    let r = x - n * 0.693_359_4 - n * -2.121_944_4e-4;
     // Taylor's polynomial with the coefficients of Cephes' expf, minimax on that interval.
     let p = 1.987_569_1e-4;
     let p = p * r + 1.398_199_9e-3;
     let p = p * r + 8.333_452e-3;
     let p = p * r + 4.166_579_6e-2;
     let p = p * r + 1.666_666_5e-1;
-    let p = p * r + 5.000_000_1e-1;
+    let p = p * r + 0.5;
     let exponential = p * r * r + r + 1.0;
-    exponential * f32::from_bits(((n as i32 + 127) << 23) as u32)
+    // 2ⁿ: the shift leaves only the last nine bits. A cast of n to an integer would saturate, which is not vectorised.
+    exponential * f32::from_bits(rounded.to_bits().wrapping_add(127) << 23)
 }
 
 #[cfg(test)]

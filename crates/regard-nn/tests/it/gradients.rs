@@ -88,6 +88,10 @@ fn assert_slope(found: f64, expected: f64, what: &str) {
 }
 
 /// Checks the gradient of the parameters and of the inputs of `forward`.
+#[expect(
+    clippy::needless_pass_by_value,
+    reason = "a case builds its model in the call"
+)]
 fn check<M: Module, const I: usize, const O: usize>(
     what: &str,
     model: M,

@@ -225,6 +225,10 @@ fn one_number_of_visible_keys_per_batch_row() {
 }
 
 /// Compares a fused operation with its composition, values and gradient.
+#[expect(
+    clippy::needless_pass_by_value,
+    reason = "a case builds its input in the call"
+)]
 fn compare<const D: usize>(
     x: Tensor<D>,
     fused: impl Fn(Tensor<D>) -> Tensor<D>,

@@ -52,8 +52,8 @@ pub struct TextClassifierConfig {
     pub pooling_heads: usize,
     /// Tokens of a text that are read.
     pub max_tokens: usize,
-    /// Probability that an element of the pooled vector, or of an encoder part's output, is dropped; half of it for the
-    /// words' vectors.
+    /// Probability that an element of the pooled vector is dropped; half of it for the words' vectors and for the outputs of
+    /// an encoder layer's parts.
     pub dropout: f64,
 }
 

@@ -101,7 +101,7 @@ impl TextClassifierConfig {
                     ..MultiHeadConfig::new(self.width, self.heads)
                 },
                 feed_forward: self.feed_forward,
-                dropout: self.dropout,
+                dropout: self.dropout / 2.0,
             };
             let layers = if self.kind == Kind::Transformer {
                 self.layers
