@@ -43,7 +43,7 @@ impl Corpus {
     /// Reads the files of the request and splits off a validation part if none is given.
     pub(super) fn read(request: &TrainRequest, listener: &mut dyn Listener) -> Result<Self> {
         let (rows, columns) = data::read(&request.data, &request.columns)?;
-        for reason in rows.notes.iter().chain(&columns.reasons) {
+        for reason in &columns.reasons {
             listener.hear(&Event::Said(reason.clone()));
         }
         let more = |path| -> Result<Rows> {

@@ -21,8 +21,6 @@ pub(super) struct Rows {
     pub(super) groups: Vec<String>,
     /// Rows left out, counted and named.
     pub(super) skipped: Vec<String>,
-    /// What reading the files decided, such as a delimiter.
-    pub(super) notes: Vec<String>,
     pub(super) files: Vec<FileFacts>,
 }
 
@@ -46,7 +44,6 @@ pub(super) fn read(paths: &[PathBuf], choice: &ColumnChoice) -> Result<(Rows, Co
 impl Rows {
     /// Appends the rows of one file.
     pub(super) fn add(&mut self, table: &Table, columns: &Columns) -> Result<()> {
-        self.notes.extend(table.notes().iter().cloned());
         let texts = table.column(&columns.text)?;
         let labels = table.column(&columns.label)?;
         let groups = columns

@@ -7,6 +7,7 @@ use burn::tensor::Device;
 use regard_nn::models::text_classifier::{Kind, TextClassifier};
 use regard_nn::parameters::{self, NamedTensor};
 
+use super::config;
 use super::corpus::{Corpus, Part};
 use super::learner::{TextLearner, best, probabilities};
 use super::plan::Plan;
@@ -58,7 +59,7 @@ pub(super) const WITHOUT_ATTENTION: &str = "without_attention.";
 pub fn train(request: &TrainRequest, listener: &mut dyn Listener) -> Result<Report> {
     let started = Instant::now();
     request.settings.check()?;
-    let device = run::device(&request.device)?;
+    let device = config::device(&request.device)?;
     let folder = RunFolder::open(&request.out, request.resume)?;
 
     listener.hear(&Event::Phase("reading the data".to_owned()));
@@ -106,7 +107,7 @@ pub fn train(request: &TrainRequest, listener: &mut dyn Listener) -> Result<Repo
         _ => (&validation, &corpus.validation),
     };
     let predict = |kind: Kind, tensors: &[NamedTensor]| -> Result<Vec<usize>> {
-        let model = run::assemble(&plan.model, kind, tensors.to_vec(), &device)?;
+        let model = config::assemble(&plan.model, kind, tensors.to_vec(), &device)?;
         Ok(probabilities(&model, scored, &device)
             .iter()
             .map(|row| best(row))
@@ -192,7 +193,7 @@ fn model_facts(plan: &Plan, device: &Device) -> ModelFacts {
     ModelFacts {
         kind: plan.model.kind.name().to_owned(),
         parameters,
-        parts: run::parts(&plan.model)
+        parts: config::parts(&plan.model)
             .into_iter()
             .map(|part| (part.name, part.parameters))
             .collect(),
@@ -226,7 +227,7 @@ fn write_bundle(
     report: &Report,
     device: &Device,
 ) -> Result<()> {
-    let config = run::Config::new(plan, corpus, without.is_some());
+    let settled = config::Config::new(plan, corpus, without.is_some());
     let mut tensors = fitted.best;
     if let Some(without) = without {
         let prefixed = |tensor: NamedTensor| NamedTensor {
@@ -236,7 +237,7 @@ fn write_bundle(
         tensors.extend(without.best.into_iter().map(prefixed));
     }
     let parts = run::Parts {
-        config: config.clone(),
+        config: settled.clone(),
         labels: corpus.labels.clone(),
         tokenizer: tokenizer.clone(),
         report: report.clone(),
@@ -246,11 +247,11 @@ fn write_bundle(
     let examples = judge::examples(&trained, corpus)?;
     let parts = bundle::BundleParts {
         task: run::TASK.to_owned(),
-        config: run::to_json(&config)?,
+        config: config::to_json(&settled)?,
         tensors,
         tokenizer: tokenizer.to_json()?,
         labels: corpus.labels.clone(),
-        report: run::to_json(report)?,
+        report: config::to_json(report)?,
         readme: report::readme(report),
         samples: trained.samples(),
         pages: vec![("report.html".to_owned(), report::html(report, &examples))],

@@ -46,7 +46,11 @@ impl Progress {
     fn fractions(&self) -> Vec<f64> {
         let mut fractions = vec![self.loss_sum, self.best_accuracy, self.best_loss];
         for point in &self.curve {
-            let scores = [point.train_loss, point.validation_loss, point.validation_accuracy];
+            let scores = [
+                point.train_loss,
+                point.validation_loss,
+                point.validation_accuracy,
+            ];
             fractions.push(point.epoch);
             fractions.extend(scores);
         }
@@ -56,14 +60,17 @@ impl Progress {
     /// `None` if there are too few, or a point of the curve is not whole.
     fn set_fractions(&mut self, fractions: &[f64]) -> Option<()> {
         let (singles, points) = fractions.split_at_checked(3)?;
-        let (points, []) = points.as_chunks::<4>() else { return None };
-        (self.loss_sum, self.best_accuracy, self.best_loss) = (singles[0], singles[1], singles[2]);
-        let point = |[epoch, train_loss, validation_loss, validation_accuracy]: &[f64; 4]| CurvePoint {
-            epoch: *epoch,
-            train_loss: *train_loss,
-            validation_loss: *validation_loss,
-            validation_accuracy: *validation_accuracy,
+        let (points, []) = points.as_chunks::<4>() else {
+            return None;
         };
+        (self.loss_sum, self.best_accuracy, self.best_loss) = (singles[0], singles[1], singles[2]);
+        let point =
+            |[epoch, train_loss, validation_loss, validation_accuracy]: &[f64; 4]| CurvePoint {
+                epoch: *epoch,
+                train_loss: *train_loss,
+                validation_loss: *validation_loss,
+                validation_accuracy: *validation_accuracy,
+            };
         self.curve = points.iter().map(point).collect();
         Some(())
     }
@@ -131,7 +138,12 @@ impl Checkpoint {
         }
         let fractions = progress.fractions();
         let bytes = fractions.iter().flat_map(|value| value.to_le_bytes());
-        views.push((FRACTIONS.to_owned(), Dtype::F64, vec![fractions.len()], bytes.collect()));
+        views.push((
+            FRACTIONS.to_owned(),
+            Dtype::F64,
+            vec![fractions.len()],
+            bytes.collect(),
+        ));
         let views = views
             .iter()
             .map(|(name, dtype, shape, bytes)| {
@@ -182,7 +194,10 @@ impl Checkpoint {
         for (name, view) in tensors.iter() {
             if name == FRACTIONS {
                 let chunks = view.data().as_chunks::<8>().0;
-                let fractions: Vec<f64> = chunks.iter().map(|bytes| f64::from_le_bytes(*bytes)).collect();
+                let fractions: Vec<f64> = chunks
+                    .iter()
+                    .map(|bytes| f64::from_le_bytes(*bytes))
+                    .collect();
                 let set = progress.set_fractions(&fractions);
                 set.ok_or_else(|| self.error(&"its numbers are not whole"))?;
                 continue;
