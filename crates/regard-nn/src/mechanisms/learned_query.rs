@@ -8,19 +8,22 @@ use crate::Noise;
 use crate::layers::normal;
 use crate::operation::{AttentionOptions, attention, attention_weights};
 
-/// `score(v) = q · v`, with the query q learned: which words matter for the task, whatever the text. Several queries
-/// ("heads") look for several things.
+/// `score(v) = scale · q · v`, with the query q learned: which words matter for the task, whatever the text. Several
+/// queries ("heads") look for several things.
 #[derive(Module, Debug)]
 pub struct LearnedQuery {
     /// `[heads, width]`
     pub queries: Param<Tensor<2>>,
+    scale: f32,
 }
 
 impl LearnedQuery {
-    /// Queries near 0: the weights start nearly uniform.
-    pub fn new(heads: usize, width: usize, noise: &mut Noise, device: &Device) -> Self {
+    /// Queries near 0: the weights start nearly uniform. Where the vectors are short, a `scale` above 1 lets the queries
+    /// learn to tell them apart as fast as the rest of the model learns.
+    pub fn new(heads: usize, width: usize, scale: f32, noise: &mut Noise, device: &Device) -> Self {
         Self {
             queries: normal([heads, width], 0.02, noise, device),
+            scale,
         }
     }
 
@@ -60,7 +63,7 @@ impl LearnedQuery {
             .expand([batch, 1, heads, width]);
         let visible_keys = visible.map(<[usize]>::to_vec);
         let options = AttentionOptions {
-            scale: Some(1.0),
+            scale: Some(self.scale),
             visible_keys,
             ..AttentionOptions::default()
         };

@@ -202,7 +202,7 @@ fn mechanisms_with_parameters() {
     check("additive", stirred(additive), three(6, 3), |model, x| {
         model.forward(input(x))
     });
-    let learned = LearnedQuery::new(3, 6, noise, device);
+    let learned = LearnedQuery::new(3, 6, 1.0, noise, device);
     check(
         "learned query",
         stirred(learned),

@@ -145,7 +145,7 @@ fn every_mechanism_weighs_by_the_softmax_of_its_score() {
 #[test]
 fn a_learned_query_weighs_each_text_alike() {
     let device = Device::flex();
-    let learned = LearnedQuery::new(3, 6, &mut Noise::at(2, 3), &device);
+    let learned = LearnedQuery::new(3, 6, 1.0, &mut Noise::at(2, 3), &device);
     let x = random::<3>([2, 5, 6], 1, &device);
     let queries = values(&learned.queries.val()).repeat(2);
     let (out, weights) = learned.forward_with_weights(x.clone(), Some(&LENGTHS));

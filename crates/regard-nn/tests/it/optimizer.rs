@@ -160,3 +160,28 @@ fn a_stepped_model_still_learns_and_still_answers() {
     assert!(model.weight.val().is_require_grad());
     assert!(!model.valid().weight.val().is_autodiff());
 }
+
+#[test]
+fn a_step_writes_the_parameters_where_they_lie() {
+    let address = |model: &Linear| {
+        let weight = model
+            .weight
+            .val()
+            .inner()
+            .try_into_primitive::<burn::backend::Flex>()
+            .unwrap();
+        weight.bytes().as_ptr()
+    };
+    let mut optimizer = AdamW::new(AdamWConfig::default());
+    let model = layer();
+    let before = address(&model);
+    // The loss is still alive during the step, as in a training loop.
+    let loss = model
+        .forward(random::<2>([8, 300], 0, &device()))
+        .square()
+        .mean();
+    let gradients = loss.backward();
+    let (model, _) = optimizer.step(model, gradients, 1e-2);
+    assert_eq!(address(&model), before);
+    drop(loss);
+}

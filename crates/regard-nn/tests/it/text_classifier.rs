@@ -195,7 +195,7 @@ fn pooling_weights_are_the_kernels_reference() {
     let q = ndarray::Array4::from_shape_vec((1, 1, 3, 16), queries).unwrap();
     let q = q.broadcast((3, 1, 3, 16)).unwrap();
     let reference = Attention::new()
-        .scale(1.0)
+        .scale(32.0)
         .visible_keys(&batch.lengths)
         .weights(q, x.view())
         .unwrap();

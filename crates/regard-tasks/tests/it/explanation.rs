@@ -55,7 +55,7 @@ fn the_words_of_an_explanation_have_the_weights_that_the_reference_gives() {
             queries[head * width + column]
         });
         let options = reference::Options {
-            scale: Some(1.0),
+            scale: Some(32.0),
             ..reference::Options::default()
         };
         let expected = reference::weights(q.view(), x.view(), &options); // [1, 1, heads, length]

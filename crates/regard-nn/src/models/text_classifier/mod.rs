@@ -3,7 +3,7 @@
 //! ```text
 //! x_i    = dropout(token_row(t_i) + bigram_row(hash(t_{i−1}, t_i)))
 //! x      = encoder(x)                                     transformer only
-//! z      = Σ_h mix_h ⊙ Σ_i a_{h,i} x_i,  a_h = softmax_i(q_h · x_i)      mean: a_i = 1 / length
+//! z      = Σ_h mix_h ⊙ Σ_i a_{h,i} x_i,  a_h = softmax_i(32 q_h · x_i)      mean: a_i = 1 / length
 //! logits = output(dropout(norm(z)))
 //! ```
 //!

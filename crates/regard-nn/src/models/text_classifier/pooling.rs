@@ -7,6 +7,11 @@ use crate::Noise;
 use crate::layers::constant;
 use crate::mechanisms::LearnedQuery;
 
+/// Factor of the scores. The words' vectors start with a deviation of 0.05, so that without a factor a step of the
+/// optimizer moves a score by a thousandth and attention stays the mean. Validation accuracy, one seed: Reuters R8 .971
+/// with 1 and .973 with 32; Debian sections .787 and .797; the demo's e-mails .992 with 1 and 32, .984 with 8 and 100.
+const SCALE: f32 = 32.0;
+
 /// Attention pooling with several learned queries, whose results are mixed coordinate by coordinate.
 #[derive(Module, Debug)]
 pub struct Pooling {
@@ -20,7 +25,7 @@ impl Pooling {
     /// Queries near 0 and equal shares: nearly the mean.
     pub(super) fn new(heads: usize, width: usize, noise: &mut Noise, device: &Device) -> Self {
         Self {
-            attention: LearnedQuery::new(heads, width, noise, device),
+            attention: LearnedQuery::new(heads, width, SCALE, noise, device),
             mix: constant([heads, width], 1.0 / heads as f32, device),
         }
     }
