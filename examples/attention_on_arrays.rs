@@ -2,6 +2,8 @@
 //!
 //! Run with `cargo run --example attention_on_arrays`.
 
+#![expect(clippy::print_stdout, reason = "printing is what an example is for")]
+
 use ndarray::{Array4, array};
 use regard_kernels::{Attention, Causal, attention_weights, weighted_sum};
 
