@@ -67,6 +67,9 @@ pub fn train(request: &TrainRequest, listener: &mut dyn Listener) -> Result<Repo
     let (plan, tokenizer) = match folder.read::<Plan>("plan.json")? {
         Some(plan) => {
             plan.check_same_data(&corpus)?;
+            listener.hear(&Event::Said(
+                "continuing the interrupted run, with the settings it began with".to_owned(),
+            ));
             (
                 plan,
                 TextTokenizer::from_json(&folder.read_bytes("tokenizer.json")?)?,
