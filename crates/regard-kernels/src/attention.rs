@@ -2,7 +2,7 @@
 
 use ndarray::{Array3, Array4, ArrayView3, ArrayView4, ArrayViewMut3, ArrayViewMut4};
 
-use crate::kernels::{self, Upstream};
+use crate::kernels::{self, Upstream, Wanted};
 use crate::mask::Visibility;
 use crate::{Causal, Error, Isa, reference};
 
@@ -27,13 +27,16 @@ pub struct Gradients {
     /// As the bias was given, summed over what it was broadcast over; only where
     /// [`Attention::bias_gradient`] asked for it.
     pub bias: Option<Array4<f32>>,
+    /// One number a head, summed over the queries; only where [`Attention::sinks_gradient`] asked for it.
+    pub sinks: Option<Vec<f32>>,
 }
 
-/// Attention of every query over the keys that it may see: `out = softmax(q kᵀ · scale + bias) v`.
+/// Attention of every query over the keys that it may see: `out = softmax(cap(q kᵀ · scale) + bias) v`.
 ///
 /// The scores are never stored: memory grows with the length of the sequences, not with its square, forward and
-/// backward. What is given composes: a pair is visible where causal, visible keys and mask all permit it; then the
-/// bias is added.
+/// backward. What is given composes, in this order: scale, soft cap, bias; then a pair counts where causal, window,
+/// visible keys and mask all permit it. What the position of a pair rules out is not computed: causal attention costs
+/// half, a window costs its width.
 ///
 /// # Shapes
 /// - `q`: `[batch, heads, queries, head_dim]`
@@ -68,10 +71,14 @@ pub struct Gradients {
 pub struct Attention<'a> {
     scale: Option<f32>,
     causal: Option<Causal>,
+    window: (Option<usize>, Option<usize>),
     visible_keys: Option<&'a [usize]>,
     mask: Option<ArrayView4<'a, bool>>,
+    softcap: Option<f32>,
     bias: Option<ArrayView4<'a, f32>>,
     bias_gradient: bool,
+    sinks: Option<&'a [f32]>,
+    sinks_gradient: bool,
     isa: Option<Isa>,
 }
 
@@ -97,6 +104,18 @@ impl<'a> Attention<'a> {
         }
     }
 
+    /// A query sees at most `left` neighbours before the key that it stands at, and `right` after it; `None` is no limit.
+    ///
+    /// Query `i` stands at key `i + offset`, with the offset of [`causal`](Self::causal), and at key `i` without it.
+    /// Causal rules out what comes after, whatever `right` is: `causal` with a window `(left, None)` is the sliding
+    /// window of a language model, `left + 1` keys wide (Beltagy et al. 2020, "Longformer").
+    pub fn window(self, left: Option<usize>, right: Option<usize>) -> Self {
+        Self {
+            window: (left, right),
+            ..self
+        }
+    }
+
     /// Per batch row: the keys `0..n` are visible, the others are padding.
     pub fn visible_keys(self, visible_keys: &'a [usize]) -> Self {
         Self {
@@ -113,6 +132,15 @@ impl<'a> Attention<'a> {
         }
     }
 
+    /// The scaled scores `s` become `cap · tanh(s / cap)`, before the bias is added, so that none exceeds `cap`
+    /// (Gemma Team 2024, "Gemma 2").
+    pub fn softcap(self, cap: f32) -> Self {
+        Self {
+            softcap: Some(cap),
+            ..self
+        }
+    }
+
     /// Added to the scaled scores. Broadcasts to `[batch, heads, queries, keys]`: an axis of length 1 stands for all.
     pub fn bias(self, bias: ArrayView4<'a, f32>) -> Self {
         Self {
@@ -125,6 +153,24 @@ impl<'a> Attention<'a> {
     pub fn bias_gradient(self, wanted: bool) -> Self {
         Self {
             bias_gradient: wanted,
+            ..self
+        }
+    }
+
+    /// Per head, the score of one key more, which every query sees and whose value is 0: it takes its share of the
+    /// weight, so that a query need not attend to anything (Xiao et al. 2023, "Efficient Streaming Language Models with
+    /// Attention Sinks"). It is not scaled, and counts in the log-sum-exp; a query that sees nothing else gives 0.
+    pub fn sinks(self, sinks: &'a [f32]) -> Self {
+        Self {
+            sinks: Some(sinks),
+            ..self
+        }
+    }
+
+    /// Whether [`backward`](Self::backward) gives the gradient of the sinks too.
+    pub fn sinks_gradient(self, wanted: bool) -> Self {
+        Self {
+            sinks_gradient: wanted,
             ..self
         }
     }
@@ -188,7 +234,7 @@ impl<'a> Attention<'a> {
     /// [`forward`](Self::forward) gave for the same `q`, `k`, `v` and options.
     ///
     /// # Errors
-    /// Shapes or options that do not fit; a gradient of the bias without a bias.
+    /// Shapes or options that do not fit; a gradient of the bias without a bias, or of the sinks without sinks.
     pub fn backward(
         &self,
         q: ArrayView4<'_, f32>,
@@ -222,6 +268,9 @@ impl<'a> Attention<'a> {
         if self.bias_gradient && self.bias.is_none() {
             return Err(Error::NoBias);
         }
+        if self.sinks_gradient && self.sinks.is_none() {
+            return Err(Error::NoSinks);
+        }
         let bias = self
             .bias
             .filter(|_| self.bias_gradient)
@@ -234,7 +283,10 @@ impl<'a> Attention<'a> {
                 log_sum_exp,
                 d_out,
             },
-            bias,
+            Wanted {
+                bias,
+                sinks: self.sinks.filter(|_| self.sinks_gradient),
+            },
         ))
     }
 
@@ -250,10 +302,13 @@ impl<'a> Attention<'a> {
     ) -> Result<Array4<f32>, Error> {
         self.check(q, k, k)?;
         let bias = self.bias.map(|bias| bias.mapv(f64::from));
+        let sinks: Option<Vec<f64>> = self
+            .sinks
+            .map(|sinks| sinks.iter().copied().map(f64::from).collect());
         let weights = reference::weights(
             q.mapv(f64::from).view(),
             k.mapv(f64::from).view(),
-            &self.in_f64(bias.as_ref()),
+            &self.in_f64(bias.as_ref(), sinks.as_deref()),
         );
         Ok(weights.mapv(|weight| weight as f32))
     }
@@ -266,13 +321,20 @@ impl<'a> Attention<'a> {
     }
 
     /// The same options for the definition.
-    fn in_f64<'b>(&'b self, bias: Option<&'b Array4<f64>>) -> reference::Options<'b> {
+    fn in_f64<'b>(
+        &'b self,
+        bias: Option<&'b Array4<f64>>,
+        sinks: Option<&'b [f64]>,
+    ) -> reference::Options<'b> {
         reference::Options {
             scale: self.scale.map(f64::from),
             causal: self.causal,
             visible_keys: self.visible_keys,
             mask: self.mask,
             bias: bias.map(|bias| bias.view()),
+            window: self.window,
+            softcap: self.softcap.map(f64::from),
+            sinks,
         }
     }
 
@@ -314,6 +376,22 @@ impl<'a> Attention<'a> {
                 return Err(Error::VisibleKeys { row, found, keys });
             }
         }
+        if let Some(cap) = self.softcap
+            && !(cap > 0.0 && cap.is_finite())
+        {
+            return Err(Error::Softcap {
+                found: cap.to_string(),
+            });
+        }
+        if let Some(sinks) = self.sinks
+            && sinks.len() != heads
+        {
+            return Err(Error::Sinks {
+                found: sinks.len(),
+                heads,
+            });
+        }
+        let (left, right) = self.window;
         let scores = [batch, heads, queries, keys];
         let mask = self
             .mask
@@ -334,11 +412,15 @@ impl<'a> Attention<'a> {
                 .unwrap_or_else(|| 1.0 / (head_dim.max(1) as f32).sqrt()),
             visibility: Visibility {
                 keys,
-                causal: self.causal.map(|causal| causal.offset(queries, keys)),
+                diagonal: self.causal.map_or(0, |causal| causal.offset(queries, keys)),
+                left,
+                right: self.causal.map_or(right, |_| Some(0)),
                 visible_keys: self.visible_keys,
                 mask,
             },
+            softcap: self.softcap,
             bias,
+            sinks: self.sinks,
         })
     }
 }
@@ -351,7 +433,9 @@ pub(crate) struct Problem<'a> {
     pub(crate) v: ArrayView4<'a, f32>,
     pub(crate) scale: f32,
     pub(crate) visibility: Visibility<'a>,
+    pub(crate) softcap: Option<f32>,
     pub(crate) bias: Option<ArrayView4<'a, f32>>,
+    pub(crate) sinks: Option<&'a [f32]>,
 }
 
 impl Problem<'_> {

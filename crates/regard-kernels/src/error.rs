@@ -61,6 +61,23 @@ pub enum Error {
     /// A gradient of the bias was asked for, and there is no bias.
     #[error("`bias_gradient` is asked for, but no `bias` is given")]
     NoBias,
+    /// A bound of the scores that is none.
+    #[error("`softcap` is {found}, expected a positive finite number")]
+    Softcap {
+        /// The number, as it is printed.
+        found: String,
+    },
+    /// A list of sinks with the wrong number of elements.
+    #[error("`sinks` has {found} elements, expected {heads} (one per head of `q`)")]
+    Sinks {
+        /// Its length.
+        found: usize,
+        /// The heads of `q`.
+        heads: usize,
+    },
+    /// A gradient of the sinks was asked for, and there are no sinks.
+    #[error("`sinks_gradient` is asked for, but no `sinks` are given")]
+    NoSinks,
     /// An instruction set that this processor does not have.
     #[error("this processor does not have the instruction set `{isa}`; it has {}", names(.available))]
     MissingIsa {

@@ -1,7 +1,7 @@
 //! Which pairs of query and key are visible.
 //!
-//! Two kinds of rule. A rule of *position* (causal, visible keys) says for each query how many of the first keys it
-//! sees: a number that never falls from one query to the next, so whole tiles are known to be empty or full without
+//! Two kinds of rule. A rule of *position* (causal, window, visible keys) says for each query which range of keys it
+//! sees: neither end of it ever falls from one query to the next, so whole tiles are known to be empty or full without
 //! looking at their pairs. A rule of *content* (a boolean mask) has to be read.
 
 use std::ops::Range;
@@ -45,8 +45,12 @@ pub(crate) enum Tile {
 #[derive(Clone, Copy)]
 pub(crate) struct Visibility<'a> {
     pub(crate) keys: usize,
-    /// `offset` of "query `i` sees the keys `j ≤ i + offset`".
-    pub(crate) causal: Option<isize>,
+    /// Query `i` stands at key `i + diagonal`.
+    pub(crate) diagonal: isize,
+    /// How many keys before that it sees; all of them if there is no number.
+    pub(crate) left: Option<usize>,
+    /// How many keys after that it sees: 0 if it is causal.
+    pub(crate) right: Option<usize>,
     /// Per batch row: the keys `0..n` are visible.
     pub(crate) visible_keys: Option<&'a [usize]>,
     /// `true` = may attend.
@@ -54,26 +58,44 @@ pub(crate) struct Visibility<'a> {
 }
 
 impl Visibility<'_> {
-    /// By its position, `query` sees the keys `0..limit`.
+    /// By their position, the `queries` (not none) see keys of this range only, and the first and the last key of it are
+    /// seen by some: it may be empty.
+    pub(crate) fn range(&self, batch: usize, queries: &Range<usize>) -> Range<usize> {
+        let end = self.limit(batch, queries.end - 1);
+        self.start(queries.start).min(end)..end
+    }
+
+    /// By its position, `query` sees the keys `start..limit`, if there are any: this is the start.
+    pub(crate) fn start(&self, query: usize) -> usize {
+        self.left.map_or(0, |left| {
+            self.key_of(query).saturating_sub_unsigned(left).max(0) as usize
+        })
+    }
+
+    /// By its position, `query` sees the keys `start..limit`, if there are any: this is the limit.
     pub(crate) fn limit(&self, batch: usize, query: usize) -> usize {
         let mut limit = self.keys;
         if let Some(visible) = self.visible_keys {
             limit = limit.min(visible[batch]);
         }
-        if let Some(offset) = self.causal {
-            limit = limit.min(
-                (query as isize)
-                    .saturating_add(offset)
-                    .saturating_add(1)
-                    .max(0) as usize,
-            );
+        if let Some(right) = self.right {
+            let end = self
+                .key_of(query)
+                .saturating_add_unsigned(right)
+                .saturating_add(1);
+            limit = limit.min(end.max(0) as usize);
         }
         limit
     }
 
+    /// The key that `query` stands at; there may be none with this number.
+    fn key_of(&self, query: usize) -> isize {
+        self.diagonal.saturating_add_unsigned(query)
+    }
+
     /// Whether `query` may attend to `key`.
     pub(crate) fn sees(&self, batch: usize, head: usize, query: usize, key: usize) -> bool {
-        key < self.limit(batch, query)
+        (self.start(query)..self.limit(batch, query)).contains(&key)
             && self.mask.is_none_or(|mask| mask[[batch, head, query, key]])
     }
 
@@ -85,11 +107,13 @@ impl Visibility<'_> {
         queries: Range<usize>,
         keys: Range<usize>,
     ) -> Tile {
-        // The limit never falls with the query, so the first and the last query bound the block.
-        if keys.start >= self.limit(batch, queries.end - 1) {
+        // Start and limit never fall with the query, so the first and the last query bound the block.
+        let some = self.range(batch, &queries);
+        if keys.start >= some.end || keys.end <= some.start {
             return Tile::Empty;
         }
-        let full = keys.end <= self.limit(batch, queries.start);
+        let full = keys.start >= self.start(queries.end - 1)
+            && keys.end <= self.limit(batch, queries.start);
         let Some(mask) = self.mask else {
             return if full { Tile::Full } else { Tile::Partial };
         };

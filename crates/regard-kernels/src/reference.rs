@@ -1,9 +1,11 @@
 //! The definition, in f64 and in the plainest code that is right. Everything fast is compared with it.
 //!
 //! ```text
-//! s_ij = scale · ⟨q_i, k_j⟩ + b_ij          for the pairs that are visible
-//! w_ij = exp(s_ij) / Σ_j exp(s_ij)          0 for the others
-//! o_i  = Σ_j w_ij v_j                       lse_i = ln Σ_j exp(s_ij)
+//! c_ij = scale · ⟨q_i, k_j⟩                 with a softcap: cap · tanh(scale · ⟨q_i, k_j⟩ / cap)
+//! s_ij = c_ij + b_ij                        for the pairs that are visible
+//! w_ij = exp(s_ij) / Z_i                    0 for the others
+//! Z_i  = Σ_j exp(s_ij)                      with a sink: + exp(sink), a key that everyone sees and whose value is 0
+//! o_i  = Σ_j w_ij v_j                       lse_i = ln Z_i
 //! ```
 //!
 //! A bias of −∞ hides its pair as a mask does. A query that sees nothing has weights and output 0 and a log-sum-exp
@@ -20,12 +22,18 @@ pub struct Options<'a> {
     pub scale: Option<f64>,
     /// Which keys come before a query.
     pub causal: Option<Causal>,
+    /// How many neighbours a query sees before and after the key that it stands at; no limit where there is no number.
+    pub window: (Option<usize>, Option<usize>),
     /// Per batch row: the keys `0..n` are visible.
     pub visible_keys: Option<&'a [usize]>,
     /// `true` = may attend; broadcasts to `[batch, heads, queries, keys]`.
     pub mask: Option<ArrayView4<'a, bool>>,
     /// Added to the scaled scores; broadcasts to `[batch, heads, queries, keys]`.
     pub bias: Option<ArrayView4<'a, f64>>,
+    /// The bound of the scaled scores.
+    pub softcap: Option<f64>,
+    /// Per head, the score of a key that has the value 0 and that every query sees.
+    pub sinks: Option<&'a [f64]>,
 }
 
 /// What [`forward`] gives.
@@ -48,6 +56,8 @@ pub struct Gradients {
     pub v: Array4<f64>,
     /// As the bias was given: summed over what it was broadcast over.
     pub bias: Option<Array4<f64>>,
+    /// One number a head.
+    pub sinks: Option<Vec<f64>>,
 }
 
 /// The weights `w` of every query over all keys, `[batch, heads, queries, keys]`.
@@ -59,7 +69,7 @@ pub fn weights(
     k: ArrayView4<'_, f64>,
     options: &Options<'_>,
 ) -> Array4<f64> {
-    softmax(&scores(q, k, options)).0
+    softmax(&scores(q, k, options), options.sinks).0
 }
 
 /// Attention by the definition.
@@ -73,7 +83,7 @@ pub fn forward(
     options: &Options<'_>,
 ) -> Forward {
     let scores = scores(q, k, options);
-    let (weights, log_sum_exp) = softmax(&scores);
+    let (weights, log_sum_exp) = softmax(&scores, options.sinks);
     let (batch, heads, queries, keys) = weights.dim();
     let group = group(heads, v.dim().1);
     let mut out = Array4::zeros((batch, heads, queries, v.dim().3));
@@ -99,7 +109,7 @@ pub fn backward(
     options: &Options<'_>,
 ) -> Gradients {
     let scores = scores(q, k, options);
-    let (weights, _) = softmax(&scores);
+    let (weights, log_sum_exp) = softmax(&scores, options.sinks);
     let (batch, heads, queries, keys) = weights.dim();
     let (head_dim, value_dim) = (q.dim().3, v.dim().3);
     let group = group(heads, v.dim().1);
@@ -109,6 +119,7 @@ pub fn backward(
         Array4::zeros(k.dim()),
         Array4::zeros(v.dim()),
     );
+    let mut d_sinks = options.sinks.map(|sinks| vec![0.0; sinks.len()]);
     let mut d_bias = options.bias.map(|bias| Array4::zeros(bias.dim()));
 
     for b in 0..batch {
@@ -136,12 +147,26 @@ pub fn backward(
                 // whose derivative is ∂w_ij/∂s_it = w_ij (δ_jt − w_it), so now we have:
                 // ds_ij = w_ij (dw_ij − Σ_t w_it dw_it)
                 let mean: f64 = visible.iter().map(|&t| w(t) * dw[t]).sum();
+                if let (Some(d_sinks), Some(sinks)) = (&mut d_sinks, options.sinks) {
+                    // The sink is one more key, whose value is 0: for it, dw = 0.
+                    let lse = log_sum_exp[[b, h, i]];
+                    if lse > f64::NEG_INFINITY {
+                        d_sinks[h] -= (sinks[h] - lse).exp() * mean;
+                    }
+                }
                 for &j in &visible {
                     let ds = w(j) * (dw[j] - mean);
 
                     // in the forward pass this was:
-                    // s_ij = scale · Σ_c q_ic k_jc + b_ij
-                    // so now we have:
+                    // s_ij = cap · tanh(scale · Σ_c q_ic k_jc / cap) + b_ij      (without the cap: scale · Σ_c q_ic k_jc)
+                    // and tanh' = 1 − tanh², so now we have:
+                    let ds_bias = ds;
+                    let ds = options.softcap.map_or(ds, |cap| {
+                        let score: f64 = (0..head_dim)
+                            .map(|c| scale * q[[b, h, i, c]] * k[[b, kv, j, c]])
+                            .sum();
+                        ds / (score / cap).cosh().powi(2)
+                    });
                     for c in 0..head_dim {
                         dq[[b, h, i, c]] += scale * ds * k[[b, kv, j, c]];
                         dk[[b, kv, j, c]] += scale * ds * q[[b, h, i, c]];
@@ -154,7 +179,7 @@ pub fn backward(
                             h.min(dim.1 - 1),
                             i.min(dim.2 - 1),
                             j.min(dim.3 - 1),
-                        ]] += ds;
+                        ]] += ds_bias;
                     }
                 }
             }
@@ -165,6 +190,7 @@ pub fn backward(
         k: dk,
         v: dv,
         bias: d_bias,
+        sinks: d_sinks,
     }
 }
 
@@ -187,24 +213,34 @@ fn scores(
         bias.broadcast(shape)
             .expect("`bias` broadcasts to the scores")
     });
+    // Query i stands at key i + diagonal.
+    let diagonal = options
+        .causal
+        .map_or(0, |causal| causal.offset(queries, keys));
+    let (left, right) = options.window;
     Array4::from_shape_fn(shape, |(b, h, i, j)| {
+        // How far the key lies behind the one that the query stands at.
+        let ahead = j as i128 - (i as i128 + diagonal as i128);
         let hidden = options.visible_keys.is_some_and(|visible| j >= visible[b])
-            || options.causal.is_some_and(|causal| {
-                j as isize > (i as isize).saturating_add(causal.offset(queries, keys))
-            })
+            || (options.causal.is_some() && ahead > 0)
+            || left.is_some_and(|left| -ahead > left as i128)
+            || right.is_some_and(|right| ahead > right as i128)
             || mask.is_some_and(|mask| !mask[[b, h, i, j]])
             || bias.is_some_and(|bias| bias[[b, h, i, j]] == f64::NEG_INFINITY);
         (!hidden).then(|| {
             let dot: f64 = (0..head_dim)
                 .map(|c| q[[b, h, i, c]] * k[[b, h / group, j, c]])
                 .sum();
-            scale * dot + bias.map_or(0.0, |bias| bias[[b, h, i, j]])
+            let score = options
+                .softcap
+                .map_or(scale * dot, |cap| cap * (scale * dot / cap).tanh());
+            score + bias.map_or(0.0, |bias| bias[[b, h, i, j]])
         })
     })
 }
 
 /// `w` and `lse`, row by row.
-fn softmax(scores: &Array4<Option<f64>>) -> (Array4<f64>, Array3<f64>) {
+fn softmax(scores: &Array4<Option<f64>>, sinks: Option<&[f64]>) -> (Array4<f64>, Array3<f64>) {
     let (batch, heads, queries, keys) = scores.dim();
     let mut weights = Array4::zeros((batch, heads, queries, keys));
     let mut log_sum_exp = Array3::from_elem((batch, heads, queries), f64::NEG_INFINITY);
@@ -212,9 +248,10 @@ fn softmax(scores: &Array4<Option<f64>>) -> (Array4<f64>, Array3<f64>) {
         let row = |j: usize| scores[[b, h, i, j]].unwrap_or(f64::NEG_INFINITY);
         // The maximum is subtracted only so that exp does not overflow. A NaN is no number to subtract: it makes the
         // sum NaN below, and with it the whole row.
-        let max = (0..keys).map(row).fold(f64::NEG_INFINITY, f64::max);
+        let sink = sinks.map_or(f64::NEG_INFINITY, |sinks| sinks[h]);
+        let max = (0..keys).map(row).fold(sink, f64::max);
         let shift = if max == f64::NEG_INFINITY { 0.0 } else { max };
-        let sum: f64 = (0..keys).map(|j| (row(j) - shift).exp()).sum();
+        let sum = (0..keys).map(|j| (row(j) - shift).exp()).sum::<f64>() + (sink - shift).exp();
         if sum == 0.0 {
             continue; // nothing is seen: weights 0, log-sum-exp −∞
         }

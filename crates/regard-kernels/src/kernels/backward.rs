@@ -6,6 +6,7 @@
 //! dv_j = Σ_i w_ij do_i
 //! dw_ij = ⟨do_i, v_j⟩
 //! ds_ij = w_ij (dw_ij − D_i)        D_i = Σ_j w_ij dw_ij = ⟨do_i, o_i⟩
+//!                                   with a softcap, from here on ds_ij (1 − tanh²(…))
 //! dq_i = scale · Σ_j ds_ij k_j      dk_j = scale · Σ_i ds_ij q_i
 //! ```
 //!
@@ -17,7 +18,7 @@ use std::ops::Range;
 
 use ndarray::{Array4, ArrayView3, ArrayView4, ArrayViewMut3, ArrayViewMut4, Axis, s};
 
-use super::pairs::{KEYS, Pairs, QUERIES, QueryBlock};
+use super::pairs::{Into, KEYS, Pairs, QUERIES, QueryBlock};
 use super::tiles::{
     all_finite, dense_rows, lines, outer, split, take, transpose, with_room, write_row,
 };
@@ -41,12 +42,21 @@ pub(crate) struct Upstream<'a> {
     pub(crate) d_out: ArrayView4<'a, f32>,
 }
 
-/// The gradients of `q`, `k` and `v`, and that of the bias if it has a shape to be reduced to.
+/// Which gradients are asked for, beside those of `q`, `k` and `v`.
+#[derive(Clone, Copy)]
+pub(crate) struct Wanted<'a> {
+    /// That of the bias, summed to this shape.
+    pub(crate) bias: Option<(usize, usize, usize, usize)>,
+    /// That of these sinks.
+    pub(crate) sinks: Option<&'a [f32]>,
+}
+
+/// The gradients of `q`, `k` and `v`, and those that are wanted.
 pub(crate) fn backward<'p>(
     isa: Isa,
     problem: &Problem<'p>,
     upstream: &Upstream<'p>,
-    bias: Option<(usize, usize, usize, usize)>,
+    wanted: Wanted<'_>,
 ) -> Gradients {
     let (batch, heads, queries, head_dim) = problem.q.dim();
     let (_, kv_heads, keys, _) = problem.v.dim();
@@ -57,7 +67,7 @@ pub(crate) fn backward<'p>(
     if dq.is_empty() && dv.is_empty() {
         // nothing to do
     } else if batch * kv_heads >= HEADS_ENOUGH || keys <= PART {
-        let into = Into {
+        let into = Results {
             dq: dq.view_mut(),
             dk: dk.view_mut(),
             dv: dv.view_mut(),
@@ -72,7 +82,7 @@ pub(crate) fn backward<'p>(
         for start in (0..queries).step_by(wave) {
             let wave = start..queries.min(start + wave);
             let mut partial = Array4::zeros((batch * parts, heads, wave.len(), head_dim));
-            let into = Into {
+            let into = Results {
                 dq: partial.view_mut(),
                 dk: dk.view_mut(),
                 dv: dv.view_mut(),
@@ -86,17 +96,23 @@ pub(crate) fn backward<'p>(
             }
         }
     }
-    let bias = bias.map(|shape| super::bias_gradient::bias_gradient(isa, problem, upstream, shape));
+    let bias = wanted
+        .bias
+        .map(|shape| super::bias_gradient::bias_gradient(isa, problem, upstream, shape));
+    let sinks = wanted
+        .sinks
+        .map(|sinks| super::sink_gradient::sink_gradient(problem, upstream, sinks));
     Gradients {
         q: dq,
         k: dk,
         v: dv,
         bias,
+        sinks,
     }
 }
 
 /// Where the gradients go. `dk` and `dv` are added to.
-struct Into<'a> {
+struct Results<'a> {
     /// `[batch · parts, heads, queries of the wave, head_dim]`.
     dq: ArrayViewMut4<'a, f32>,
     dk: ArrayViewMut4<'a, f32>,
@@ -110,7 +126,7 @@ fn pass<'p>(
     upstream: &Upstream<'p>,
     queries: Range<usize>,
     part: usize,
-    into: Into<'_>,
+    into: Results<'_>,
 ) {
     let (batch, heads, _, head_dim) = problem.q.dim();
     let (_, kv_heads, keys, value_dim) = problem.v.dim();
@@ -174,7 +190,7 @@ impl Kernel for (Part<'_, '_>, &mut [f32]) {
         let kv_heads = problem.v.dim().1;
         let group = heads / kv_heads;
         let q_width = head_dim.next_multiple_of(S::LANES);
-        let [block, dq_t, dq_rows, weights, scores, k, v] =
+        let [block, dq_t, dq_rows, weights, scores, slopes, k, v] =
             room_sizes(problem).map(|size| take(&mut room, size));
         let Some(dq) = part.dq.take() else { return };
         for (h, dq) in outer(dq).enumerate() {
@@ -182,6 +198,10 @@ impl Kernel for (Part<'_, '_>, &mut [f32]) {
                 let first = part.queries.start + i * QUERIES;
                 let queries = first..first + dq.nrows();
                 let head = part.kv_head * group + h;
+                let seen = problem.visibility.range(part.batch, &queries);
+                if seen.start >= part.keys.end || seen.end <= part.keys.start {
+                    continue; // `dq` is 0 already
+                }
                 let block = QueryBlock::pack(
                     simd,
                     problem,
@@ -197,6 +217,7 @@ impl Kernel for (Part<'_, '_>, &mut [f32]) {
                     &block,
                     dq_t,
                     (&mut *weights, &mut *scores),
+                    problem.softcap.map(|_| &mut *slopes),
                     (&mut *k, &mut *v),
                 );
                 transpose(
@@ -216,16 +237,17 @@ impl Kernel for (Part<'_, '_>, &mut [f32]) {
 }
 
 /// How much room each of these takes, with any instruction set.
-fn room_sizes(problem: &Problem<'_>) -> [usize; 7] {
+fn room_sizes(problem: &Problem<'_>) -> [usize; 8] {
     let (head_dim, value_dim) = (problem.q.dim().3, problem.v.dim().3);
     [
         QueryBlock::room(problem),
-        lines(head_dim) * QUERIES, // dq, transposed
-        QUERIES * lines(head_dim), // dq
-        KEYS * QUERIES,            // weights
-        KEYS * QUERIES,            // their gradients
-        KEYS * head_dim,           // keys, if they have to be copied
-        KEYS * value_dim,          // values, likewise
+        lines(head_dim) * QUERIES,                     // dq, transposed
+        QUERIES * lines(head_dim),                     // dq
+        KEYS * QUERIES,                                // weights
+        KEYS * QUERIES,                                // their gradients
+        problem.softcap.map_or(0, |_| KEYS * QUERIES), // the slopes of the cap
+        KEYS * head_dim,                               // keys, if they have to be copied
+        KEYS * value_dim,                              // values, likewise
     ]
 }
 
@@ -238,6 +260,7 @@ impl Part<'_, '_> {
         block: &QueryBlock<'_>,
         dq_t: &mut [f32],
         (weights, scores): (&mut [f32], &mut [f32]),
+        mut slopes: Option<&mut [f32]>,
         (k_room, v_room): (&mut [f32], &mut [f32]),
     ) {
         let problem = self.problem;
@@ -245,12 +268,10 @@ impl Part<'_, '_> {
         let k = problem.k.slice(s![self.batch, self.kv_head, .., ..]);
         let v = problem.v.slice(s![self.batch, self.kv_head, .., ..]);
         let width = block.width;
-        let limit = problem
-            .visibility
-            .limit(self.batch, block.queries.end - 1)
-            .min(self.keys.end);
-        for start in (self.keys.start..limit).step_by(KEYS) {
-            let keys = start..limit.min(start + KEYS);
+        let seen = problem.visibility.range(self.batch, &block.queries);
+        let seen = self.keys.start.max(seen.start)..self.keys.end.min(seen.end);
+        for start in seen.clone().step_by(KEYS) {
+            let keys = start..seen.end.min(start + KEYS);
             let k = dense_rows(k, keys.clone(), k_room);
             let v = dense_rows(v, keys.clone(), v_room);
             let pairs = block.pairs(
@@ -258,7 +279,11 @@ impl Part<'_, '_> {
                 problem,
                 keys.clone(),
                 (k, v),
-                (&mut *weights, &mut *scores),
+                Into {
+                    weights: &mut *weights,
+                    gradients: &mut *scores,
+                    slopes: slopes.as_deref_mut(),
+                },
             );
             let own = start - self.keys.start;
             let dk = &mut self.dk[own * head_dim..][..keys.len() * head_dim];

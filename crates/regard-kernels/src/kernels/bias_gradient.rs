@@ -8,7 +8,7 @@ use std::ops::Range;
 use ndarray::{Array4, ArrayViewMut2, s};
 
 use super::backward::Upstream;
-use super::pairs::{KEYS, Pairs, QUERIES, QueryBlock};
+use super::pairs::{Into, KEYS, Pairs, QUERIES, QueryBlock};
 use super::tiles::{dense_rows, lines, outer, split, take, with_room};
 use crate::Isa;
 use crate::attention::Problem;
@@ -80,7 +80,7 @@ impl Kernel for (Part<'_, '_>, &mut [f32]) {
         let (mut part, mut room) = self;
         let problem = part.problem;
         let heads = problem.q.dim().1;
-        let (_, kv_heads, keys, _) = problem.v.dim();
+        let kv_heads = problem.v.dim().1;
         let [block, weights, scores, k_room, v_room] =
             room_sizes(problem).map(|size| take(&mut room, size));
         for (batch, head) in part
@@ -101,12 +101,18 @@ impl Kernel for (Part<'_, '_>, &mut [f32]) {
                     queries,
                     &mut *block,
                 );
-                for start in (0..keys).step_by(KEYS) {
-                    let keys = start..keys.min(start + KEYS);
+                let seen = problem.visibility.range(batch, &block.queries);
+                for start in seen.clone().step_by(KEYS) {
+                    let keys = start..seen.end.min(start + KEYS);
                     let k = dense_rows(k, keys.clone(), k_room);
                     let v = dense_rows(v, keys.clone(), v_room);
-                    let into = (&mut *weights, &mut *scores);
-                    if block.pairs(simd, problem, keys.clone(), (k, v), into) != Pairs::None {
+                    let into = Into {
+                        weights: &mut *weights,
+                        gradients: &mut *scores,
+                        slopes: None,
+                    };
+                    let pairs = block.pairs(simd, problem, keys.clone(), (k, v), into);
+                    if pairs != Pairs::None {
                         add(
                             &mut part.gradient,
                             first - part.queries.start,

@@ -180,34 +180,35 @@ impl Queries<'_, '_> {
         state.m.fill(f32::NEG_INFINITY);
         state.l.fill(0.0);
 
-        let limit = problem.visibility.limit(batch, last - 1);
-        for start in (0..limit).step_by(KEYS) {
-            let keys = start..limit.min(start + KEYS);
+        let seen = problem.visibility.range(batch, &(first..last));
+        for start in (seen.start..seen.end).step_by(KEYS) {
+            let keys = start..seen.end.min(start + KEYS);
             let k = dense_rows(k, keys.clone(), k_room);
             let v = dense_rows(v, keys.clone(), v_room);
             for lane in (0..width).step_by(2 * S::LANES) {
                 let panel = (width - lane).min(2 * S::LANES);
                 let queries = first + lane..last.min(first + lane + panel);
-                // The last of these queries sees most: what even it does not see is not computed.
-                let end = keys
-                    .end
-                    .min(problem.visibility.limit(batch, queries.end - 1));
-                if end <= keys.start {
+                // What none of these queries sees is not computed.
+                let seen = problem.visibility.range(batch, &queries);
+                let seen = keys.start.max(seen.start)..keys.end.min(seen.end);
+                if seen.is_empty() {
                     continue;
                 }
                 let block = Block {
                     batch,
                     head,
                     queries,
-                    keys: keys.start..end,
+                    keys: seen,
                 };
+                let skipped = block.keys.start - keys.start;
+                let (k, v) = (&k[skipped * head_dim..], &v[skipped * value_dim..]);
                 let tile = block.scores(
                     simd,
                     problem,
                     k,
                     (from(q_t, lane), width),
-                    panel,
-                    (weights, 2 * S::LANES),
+                    (weights, 2 * S::LANES, panel),
+                    None,
                 );
                 if tile == Tile::Empty {
                     continue;
@@ -253,15 +254,32 @@ impl Queries<'_, '_> {
         for (i, (out, lse)) in outer(self.out).zip(self.lse).enumerate() {
             let (m, l) = (state.m[i], state.l[i]);
             // Nothing is seen where l is 0; a NaN is no 0, and goes into the row.
-            let factor = if l == 0.0 { 0.0 } else { 1.0 / l };
-            write_row(&rows[i * out_width..][..value_dim], factor, out);
-            *lse = if l == 0.0 {
-                f32::NEG_INFINITY
+            let (mut factor, mut log_sum_exp) = if l == 0.0 {
+                (0.0, f32::NEG_INFINITY)
             } else {
-                m * LN_2 + l.ln()
+                (1.0 / l, m * LN_2 + l.ln())
             };
+            if let Some(sinks) = problem.sinks {
+                // e^lse / (e^lse + e^sink): the sink's value is 0, so it only takes its share of the weight.
+                let with_sink = add_exponentials(log_sum_exp, sinks[head]);
+                if log_sum_exp > f32::NEG_INFINITY {
+                    factor *= (log_sum_exp - with_sink).exp();
+                }
+                log_sum_exp = with_sink;
+            }
+            write_row(&rows[i * out_width..][..value_dim], factor, out);
+            *lse = log_sum_exp;
         }
     }
+}
+
+/// ln(eᵃ + eᵇ); NaN where either is.
+fn add_exponentials(a: f32, b: f32) -> f32 {
+    let larger = if a > b { a } else { b };
+    if larger == f32::NEG_INFINITY {
+        return a + b;
+    }
+    larger + ((a - larger).exp() + (b - larger).exp()).ln()
 }
 
 /// What the queries of a task have seen so far, one lane each.

@@ -13,9 +13,11 @@ mod exponential;
 mod forward;
 mod pairs;
 mod scores;
+mod sink_gradient;
+mod softcap;
 mod tiles;
 
-pub(crate) use backward::{Upstream, backward};
+pub(crate) use backward::{Upstream, Wanted, backward};
 pub(crate) use forward::forward;
 
 use rayon::prelude::*;

@@ -18,6 +18,26 @@ pub(super) const QUERIES: usize = 64;
 /// Keys of a block: with these, weights and their gradients are 32 KiB.
 pub(super) const KEYS: usize = 64;
 
+/// Where the numbers of a block of pairs go, `[keys, width]` each.
+pub(super) struct Into<'r> {
+    pub(super) weights: &'r mut [f32],
+    pub(super) gradients: &'r mut [f32],
+    /// The slopes of the soft cap. With room for them, the gradients are those of the scores before the cap, which is
+    /// what `q` and `k` want; without, those after it, which is what the bias wants.
+    pub(super) slopes: Option<&'r mut [f32]>,
+}
+
+impl Into<'_> {
+    /// The same from a number of each on.
+    fn from(&mut self, at: usize) -> Into<'_> {
+        Into {
+            weights: &mut self.weights[at..],
+            gradients: &mut self.gradients[at..],
+            slopes: self.slopes.as_deref_mut().map(|slopes| &mut slopes[at..]),
+        }
+    }
+}
+
 /// How many pairs of a block are visible.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Pairs {
@@ -134,7 +154,7 @@ impl<'r> QueryBlock<'r> {
         }
     }
 
-    /// Fills `weights` with w_ij and `gradients` with ds_ij, both `[keys, width]`, 0 where a pair is not visible.
+    /// Fills `weights` with w_ij and `gradients` with ds_ij, 0 where a pair is not visible.
     #[inline(always)]
     pub(super) fn pairs<S: Simd>(
         &self,
@@ -142,41 +162,41 @@ impl<'r> QueryBlock<'r> {
         problem: &Problem<'_>,
         keys: Range<usize>,
         (k, v): (&[f32], &[f32]),
-        (weights, gradients): (&mut [f32], &mut [f32]),
+        mut into: Into<'_>,
     ) -> Pairs {
         let width = self.width;
+        let (head_dim, value_dim) = (problem.q.dim().3, problem.v.dim().3);
         let (mut any, mut all) = (false, true);
         for lane in (0..width).step_by(2 * S::LANES) {
             let panel = (width - lane).min(2 * S::LANES);
             let queries =
                 self.queries.start + lane..self.queries.end.min(self.queries.start + lane + panel);
-            let mut end = keys
-                .end
-                .min(problem.visibility.limit(self.batch, queries.end - 1));
-            if end > keys.start {
+            let seen = problem.visibility.range(self.batch, &queries);
+            let mut seen = keys.start.max(seen.start)..keys.end.min(seen.end);
+            if !seen.is_empty() {
                 let block = Block {
                     batch: self.batch,
                     head: self.head,
                     queries,
-                    keys: keys.start..end,
+                    keys: seen.clone(),
                 };
-                match self.panel(
-                    simd,
-                    problem,
-                    block,
-                    (k, v),
-                    (&mut *weights, &mut *gradients),
-                    (lane, panel),
-                ) {
-                    Tile::Empty => end = keys.start,
+                let skipped = seen.start - keys.start;
+                let rows = (&k[skipped * head_dim..], &v[skipped * value_dim..]);
+                let into = into.from(skipped * width);
+                match self.panel(simd, problem, block, rows, into, (lane, panel)) {
+                    Tile::Empty => seen.end = seen.start,
                     Tile::Partial => (any, all) = (true, false),
                     Tile::Full => any = true,
                 }
             }
-            for j in end.max(keys.start) - keys.start..keys.len() {
+            if seen.is_empty() {
+                seen = keys.start..keys.start;
+            }
+            let (before, after) = (seen.start - keys.start, seen.end - keys.start);
+            for j in (0..before).chain(after..keys.len()) {
                 all = false;
-                weights[j * width + lane..][..panel].fill(0.0);
-                gradients[j * width + lane..][..panel].fill(0.0);
+                into.weights[j * width + lane..][..panel].fill(0.0);
+                into.gradients[j * width + lane..][..panel].fill(0.0);
             }
         }
         match (any, all) {
@@ -194,13 +214,25 @@ impl<'r> QueryBlock<'r> {
         problem: &Problem<'_>,
         block: Block,
         (k, v): (&[f32], &[f32]),
-        (weights, gradients): (&mut [f32], &mut [f32]),
+        into: Into<'_>,
         (lane, panel): (usize, usize),
     ) -> Tile {
+        let Into {
+            weights,
+            gradients,
+            mut slopes,
+        } = into;
         let width = self.width;
         let value_dim = problem.v.dim().3;
         let q_t = (from(self.q_t, lane), width);
-        let tile = block.scores(simd, problem, k, q_t, panel, (&mut weights[lane..], width));
+        let tile = block.scores(
+            simd,
+            problem,
+            k,
+            q_t,
+            (&mut weights[lane..], width, panel),
+            slopes.as_deref_mut().map(|slopes| &mut slopes[lane..]),
+        );
         if tile == Tile::Empty {
             return tile;
         }
@@ -232,6 +264,16 @@ impl<'r> QueryBlock<'r> {
                 let gradient = simd.mul(weight, simd.sub(simd.load(gradients), mean));
                 simd.store(weight, weights);
                 simd.store(gradient, gradients);
+            }
+        }
+        if let Some(slopes) = slopes {
+            // in the forward pass this was: s_ij = cap · tanh(c_ij / cap); so now we have: dc_ij = ds_ij (1 − tanh²)
+            for row in 0..block.keys.len() {
+                for lane in (row * width + lane..row * width + lane + panel).step_by(S::LANES) {
+                    let (gradients, slopes) = (&mut gradients[lane..], &slopes[lane..]);
+                    let gradient = simd.mul(simd.load(gradients), simd.load(slopes));
+                    simd.store(gradient, gradients);
+                }
             }
         }
         if tile == Tile::Partial {

@@ -1,10 +1,11 @@
-//! A block of scores, `[keys, queries]`: the products, the bias, and what may not be seen.
+//! A block of scores, `[keys, queries]`: the products, the cap, the bias, and what may not be seen.
 
 use std::f32::consts::LOG2_E;
 use std::ops::Range;
 
 use ndarray::s;
 
+use super::softcap::soft_cap;
 use crate::attention::Problem;
 use crate::mask::Tile;
 use crate::simd::{Product, Simd};
@@ -23,7 +24,8 @@ impl Block {
     /// not visible. An empty block is not written.
     ///
     /// `k` holds the keys of the block; `q_t` the queries, transposed, `[head_dim, step]`, and already multiplied
-    /// by scale · log₂e; `width` is the number of queries rounded up to whole vectors.
+    /// by scale · log₂e; `width` is the number of queries rounded up to whole vectors. With a softcap, `slopes` gets
+    /// the derivative of the cap at each score, laid out as `into`.
     #[inline(always)]
     pub(super) fn scores<S: Simd>(
         &self,
@@ -31,8 +33,8 @@ impl Block {
         problem: &Problem<'_>,
         k: &[f32],
         (q_t, step): (&[f32], usize),
-        width: usize,
-        (into, into_row): (&mut [f32], usize),
+        (into, into_row, width): (&mut [f32], usize, usize),
+        slopes: Option<&mut [f32]>,
     ) -> Tile {
         let mut tile = problem.visibility.tile(
             self.batch,
@@ -57,6 +59,10 @@ impl Block {
             into_row,
             add: false,
         });
+        if let Some(cap) = problem.softcap {
+            let size = (self.keys.len(), width);
+            soft_cap(simd, cap, size, (&mut *into, into_row), slopes);
+        }
         if let Some(bias) = problem.bias {
             for (i, query) in self.queries.clone().enumerate() {
                 let row = bias.slice(s![self.batch, self.head, query, self.keys.clone()]);
@@ -86,38 +92,33 @@ impl Block {
     ) {
         let visibility = &problem.visibility;
         let first = self.queries.start;
-        // By position: query i sees the keys below its limit. Small integers are exact in f32.
-        let limit = |query: usize| {
-            visibility
-                .limit(self.batch, query)
-                .clamp(self.keys.start, self.keys.end)
-                - self.keys.start
-        };
-        let all_see = limit(first);
-        if all_see < self.keys.len() {
-            let mut limits = [0.0; 16];
+        // By position: query i sees the keys from its start on and below its limit, both counted from the block's first
+        // key. Small integers are exact in f32.
+        let count = self.keys.len();
+        let of_block = |key: usize| key.clamp(self.keys.start, self.keys.end) - self.keys.start;
+        let start = |query: usize| of_block(visibility.start(query));
+        let limit = |query: usize| of_block(visibility.limit(self.batch, query));
+        // What all queries see needs no look.
+        let (all_from, all_to) = (start(self.queries.end - 1), limit(first));
+        if all_from > 0 || all_to < count {
+            let (mut starts, mut limits) = ([0.0; 16], [0.0; 16]);
             for lane in (0..width).step_by(S::LANES) {
-                for (i, limit_of) in limits[..S::LANES].iter_mut().enumerate() {
-                    *limit_of = if first + lane + i < self.queries.end {
-                        limit(first + lane + i) as f32
+                for i in 0..S::LANES {
+                    let query = first + lane + i;
+                    (starts[i], limits[i]) = if query < self.queries.end {
+                        (start(query) as f32, limit(query) as f32)
                     } else {
-                        0.0
+                        (0.0, 0.0)
                     };
                 }
-                let limits = simd.load(&limits);
-                for (j, row) in into
-                    .chunks_mut(into_row)
-                    .enumerate()
-                    .take(self.keys.len())
-                    .skip(all_see)
-                {
-                    let row = &mut row[lane..];
-                    let kept = simd.select_below(
-                        simd.splat(j as f32),
-                        limits,
-                        simd.load(row),
-                        simd.splat(value),
-                    );
+                let (starts, limits) = (simd.load(&starts), simd.load(&limits));
+                let hidden = simd.splat(value);
+                let rows = (0..all_from.min(count)).chain(all_to.max(all_from)..count);
+                for j in rows {
+                    let row = &mut into[j * into_row + lane..];
+                    let key = simd.splat(j as f32);
+                    let kept = simd.select_below(key, limits, simd.load(row), hidden);
+                    let kept = simd.select_below(key, starts, hidden, kept);
                     simd.store(kept, row);
                 }
             }

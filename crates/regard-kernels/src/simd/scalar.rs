@@ -58,6 +58,11 @@ impl<const LANES: usize, const ROWS: usize> Simd for Portable<LANES, ROWS> {
         Self::map2(a, b, |a, b| a * b)
     }
 
+    #[inline(always)]
+    fn div(self, a: Self::Vector, b: Self::Vector) -> Self::Vector {
+        Self::map2(a, b, |a, b| a / b)
+    }
+
     // Not `f32::mul_add`: without the instruction that is a call into the mathematical library.
     #[inline(always)]
     fn multiply_add(self, a: Self::Vector, b: Self::Vector, c: Self::Vector) -> Self::Vector {

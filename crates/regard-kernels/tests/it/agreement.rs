@@ -43,6 +43,9 @@ fn dense(shape: (usize, usize, usize, usize, usize, usize, usize), causal: Optio
         visible_keys: None,
         mask: None,
         bias: None,
+        window: (None, None),
+        softcap: None,
+        sinks: None,
     }
 }
 
@@ -51,6 +54,18 @@ fn long_sequences_whose_keys_are_cut_into_parts_agree() {
     for isa in Isa::available() {
         dense((1, 2, 1, 150, 1100, 24, 17), None).agrees(isa);
         dense((1, 1, 1, 1100, 1100, 16, 16), Some(Causal::TopLeft)).agrees(isa);
+    }
+}
+
+#[test]
+fn windows_that_leave_whole_blocks_and_parts_unseen_agree() {
+    for isa in Isa::available() {
+        let mut case = dense((1, 2, 1, 1100, 1100, 8, 8), None);
+        case.window = (Some(70), Some(3));
+        case.agrees(isa);
+        case.causal = Some(Causal::Offset(-200));
+        case.softcap = Some(0.5);
+        case.agrees(isa);
     }
 }
 

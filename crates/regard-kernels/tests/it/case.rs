@@ -98,6 +98,9 @@ pub(crate) struct Case {
     pub(crate) visible_keys: Option<Vec<usize>>,
     pub(crate) mask: Option<Array4<bool>>,
     pub(crate) bias: Option<Array4<f32>>,
+    pub(crate) window: (Option<usize>, Option<usize>),
+    pub(crate) softcap: Option<f32>,
+    pub(crate) sinks: Option<Vec<f32>>,
 }
 
 /// What describes a failure; the numbers follow from the seeds.
@@ -111,7 +114,10 @@ impl fmt::Debug for Case {
             .field("d_out", &shape(&self.d_out))
             .field("scale", &self.scale)
             .field("causal", &self.causal)
+            .field("window", &self.window)
             .field("visible_keys", &self.visible_keys)
+            .field("softcap", &self.softcap)
+            .field("sinks", &self.sinks)
             .field(
                 "mask",
                 &self.mask.as_ref().map(|mask| mask.shape().to_vec()),
@@ -126,7 +132,13 @@ impl fmt::Debug for Case {
 
 impl Case {
     pub(crate) fn attention(&self) -> Attention<'_> {
-        let mut attention = Attention::new();
+        let mut attention = Attention::new().window(self.window.0, self.window.1);
+        if let Some(cap) = self.softcap {
+            attention = attention.softcap(cap);
+        }
+        if let Some(sinks) = &self.sinks {
+            attention = attention.sinks(sinks).sinks_gradient(true);
+        }
         if let Some(scale) = self.scale {
             attention = attention.scale(scale);
         }
@@ -155,12 +167,19 @@ impl Case {
             double(self.d_out.view()),
         );
         let bias = self.bias.as_ref().map(|bias| double(bias.view()));
+        let sinks: Option<Vec<f64>> = self
+            .sinks
+            .as_ref()
+            .map(|sinks| sinks.iter().copied().map(f64::from).collect());
         let options = reference::Options {
             scale: self.scale.map(f64::from),
             causal: self.causal,
             visible_keys: self.visible_keys.as_deref(),
             mask: self.mask.as_ref().map(|mask| mask.view()),
             bias: bias.as_ref().map(|bias| bias.view()),
+            window: self.window,
+            softcap: self.softcap.map(f64::from),
+            sinks: sinks.as_deref(),
         };
         (
             reference::forward(q.view(), k.view(), v.view(), &options),
@@ -228,6 +247,16 @@ impl Case {
                 tolerance,
             );
         }
+        if let Some(sinks) = gradients.sinks {
+            let found = found.sinks.expect("it was asked for");
+            let (batch, _, queries, _) = self.q.view().dim();
+            close(
+                &format!("{isa} d_sinks"),
+                ndarray::aview1(&found),
+                ndarray::aview1(&sinks),
+                tolerance * ((batch * queries) as f64).sqrt().max(1.0),
+            );
+        }
     }
 }
 
@@ -293,6 +322,11 @@ fn causal() -> impl Strategy<Value = Option<Causal>> {
     ]
 }
 
+/// One side of a window.
+fn window() -> impl Strategy<Value = Option<usize>> {
+    proptest::option::weighted(0.3, prop_oneof![4 => 0usize..80, 1 => Just(usize::MAX)])
+}
+
 /// Any call that the door lets in.
 pub(crate) fn any_case() -> impl Strategy<Value = Case> {
     let shape = (
@@ -310,10 +344,13 @@ pub(crate) fn any_case() -> impl Strategy<Value = Case> {
         causal(),
         any::<[bool; 3]>(),
         any::<[bool; 8]>(),
+        (window(), window()),
+        proptest::option::weighted(0.3, 0.2f32..4.0),
+        any::<bool>(),
     );
     (shape, layouts, options, any::<u64>()).prop_map(|(shape, layouts, options, seed)| {
         let (batch, kv_heads, group, queries, keys, head_dim, value_dim) = shape;
-        let (scale, causal, [visible, mask, bias], broadcast) = options;
+        let (scale, causal, [visible, mask, bias], broadcast, window, softcap, sinks) = options;
         let heads = kv_heads * group;
         let scores = [batch, heads, queries, keys];
         let axis = |i: usize, broadcast: bool| if broadcast { 1 } else { scores[i] };
@@ -326,6 +363,9 @@ pub(crate) fn any_case() -> impl Strategy<Value = Case> {
             d_out: Numbers::new((batch, heads, queries, value_dim), layouts[3], seed ^ 4),
             scale,
             causal,
+            window,
+            softcap,
+            sinks: sinks.then(|| random((1, heads, 1, 1), seed ^ 8).into_iter().collect()),
             visible_keys: visible.then(|| {
                 let part = unit((batch, 1, 1, 1), 5);
                 part.iter()

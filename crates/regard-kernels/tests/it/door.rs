@@ -104,6 +104,35 @@ fn a_gradient_of_no_bias_is_refused() {
 }
 
 #[test]
+fn a_softcap_that_bounds_nothing_is_refused() {
+    let x = zeros((1, 1, 2, 2));
+    for cap in [0.0, -1.0, f32::NAN, f32::INFINITY] {
+        assert_eq!(
+            refusal(&Attention::new().softcap(cap), &x, &x, &x),
+            format!("`softcap` is {cap}, expected a positive finite number")
+        );
+    }
+}
+
+#[test]
+fn sinks_are_one_per_head_and_have_a_gradient_only_if_there_are_any() {
+    let x = zeros((1, 3, 2, 2));
+    assert_eq!(
+        refusal(&Attention::new().sinks(&[0.0; 2]), &x, &x, &x),
+        "`sinks` has 2 elements, expected 3 (one per head of `q`)"
+    );
+    let refused = Attention::new().sinks_gradient(true).backward(
+        x.view(),
+        x.view(),
+        x.view(),
+        x.view(),
+        Array3::zeros((1, 3, 2)).view(),
+        x.view(),
+    );
+    assert_eq!(refused.expect_err("no sinks"), Error::NoSinks);
+}
+
+#[test]
 fn an_instruction_set_that_is_missing_is_an_error_and_not_another_one() {
     let x = zeros((1, 1, 2, 2));
     for isa in [Isa::Scalar, Isa::Avx2, Isa::Avx512] {

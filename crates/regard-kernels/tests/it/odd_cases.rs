@@ -292,3 +292,52 @@ fn a_query_whose_every_score_is_minus_infinity_sees_nothing() {
         );
     }
 }
+
+#[test]
+fn what_lies_outside_the_window_may_be_anything() {
+    let (q, mut k, mut v) = (
+        random((1, 1, 150, 8), 1),
+        random((1, 1, 150, 8), 2),
+        random((1, 1, 150, 8), 3),
+    );
+    // Only the queries from 70 on, whose windows start after 60, are looked at.
+    k.slice_mut(s![.., .., ..60, ..]).fill(f32::NAN);
+    v.slice_mut(s![.., .., ..60, ..]).fill(f32::INFINITY);
+    for isa in Isa::available() {
+        let attention = Attention::new().isa(isa).window(Some(10), Some(0));
+        let mut d_out = Array4::ones((1, 1, 150, 8));
+        d_out.slice_mut(s![.., .., ..70, ..]).fill(0.0);
+        let (forward, gradients) = both(&attention, &q, &k, &v, Some(&d_out));
+        let finite = |array: ndarray::ArrayView4<'_, f32>| array.iter().all(|x| x.is_finite());
+        assert!(finite(forward.out.slice(s![.., .., 70.., ..])), "{isa}");
+        assert!(finite(gradients.q.slice(s![.., .., 70.., ..])), "{isa}");
+        // The keys up to 69 were also seen by queries that saw a NaN.
+        assert!(finite(gradients.k.slice(s![.., .., 70.., ..])), "{isa}");
+        assert!(finite(gradients.v.slice(s![.., .., 70.., ..])), "{isa}");
+    }
+}
+
+#[test]
+fn a_query_that_sees_only_the_sink_gives_zero() {
+    let x = random((1, 2, 5, 8), 1);
+    for isa in Isa::available() {
+        let sinks = [0.5, f32::NEG_INFINITY];
+        let attention = Attention::new()
+            .isa(isa)
+            .visible_keys(&[0])
+            .sinks(&sinks)
+            .sinks_gradient(true);
+        let (forward, gradients) = both(&attention, &x, &x, &x, None);
+        assert!(forward.out.iter().all(|&x| x == 0.0), "{isa}");
+        let lse = forward.log_sum_exp;
+        assert!(lse.slice(s![.., 0, ..]).iter().all(|&x| x == 0.5), "{isa}");
+        assert!(
+            lse.slice(s![.., 1, ..])
+                .iter()
+                .all(|&x| x == f32::NEG_INFINITY),
+            "{isa}"
+        );
+        assert!(gradients.k.iter().all(|&x| x == 0.0), "{isa}");
+        assert_eq!(gradients.sinks, Some(vec![0.0, 0.0]), "{isa}");
+    }
+}
