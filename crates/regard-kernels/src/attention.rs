@@ -413,6 +413,7 @@ impl<'a> Attention<'a> {
             visibility: Visibility {
                 keys,
                 diagonal: self.causal.map_or(0, |causal| causal.offset(queries, keys)),
+                advance: 1,
                 left,
                 right: self.causal.map_or(right, |_| Some(0)),
                 visible_keys: self.visible_keys,
@@ -439,6 +440,15 @@ pub(crate) struct Problem<'a> {
 }
 
 impl Problem<'_> {
+    /// The sink of a query, if there are sinks.
+    pub(crate) fn sink(&self, head: usize, query: usize) -> Option<f32> {
+        let queries = self.q.dim().2;
+        self.sinks.map(|sinks| match self.visibility.advance {
+            0 => sinks[head * queries + query], // the queries are heads
+            _ => sinks[head],
+        })
+    }
+
     fn out_shape(&self) -> [usize; 4] {
         let (batch, heads, queries, _) = self.q.dim();
         [batch, heads, queries, self.v.dim().3]

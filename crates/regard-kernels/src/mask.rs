@@ -45,8 +45,10 @@ pub(crate) enum Tile {
 #[derive(Clone, Copy)]
 pub(crate) struct Visibility<'a> {
     pub(crate) keys: usize,
-    /// Query `i` stands at key `i + diagonal`.
+    /// Query `i` stands at key `i · advance + diagonal`.
     pub(crate) diagonal: isize,
+    /// 1; or 0 where the queries are heads that all stand at the same key.
+    pub(crate) advance: usize,
     /// How many keys before that it sees; all of them if there is no number.
     pub(crate) left: Option<usize>,
     /// How many keys after that it sees: 0 if it is causal.
@@ -90,7 +92,7 @@ impl Visibility<'_> {
 
     /// The key that `query` stands at; there may be none with this number.
     fn key_of(&self, query: usize) -> isize {
-        self.diagonal.saturating_add_unsigned(query)
+        self.diagonal.saturating_add_unsigned(query * self.advance)
     }
 
     /// Whether `query` may attend to `key`.

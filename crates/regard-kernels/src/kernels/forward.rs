@@ -259,9 +259,9 @@ impl Queries<'_, '_> {
             } else {
                 (1.0 / l, m * LN_2 + l.ln())
             };
-            if let Some(sinks) = problem.sinks {
+            if let Some(sink) = problem.sink(head, first + i) {
                 // e^lse / (e^lse + e^sink): the sink's value is 0, so it only takes its share of the weight.
-                let with_sink = add_exponentials(log_sum_exp, sinks[head]);
+                let with_sink = add_exponentials(log_sum_exp, sink);
                 if log_sum_exp > f32::NEG_INFINITY {
                     factor *= (log_sum_exp - with_sink).exp();
                 }

@@ -11,6 +11,7 @@ mod backward;
 mod bias_gradient;
 mod exponential;
 mod forward;
+mod one_query;
 mod pairs;
 mod scores;
 mod sink_gradient;
@@ -18,7 +19,7 @@ mod softcap;
 mod tiles;
 
 pub(crate) use backward::{Upstream, Wanted, backward};
-pub(crate) use forward::forward;
+pub(crate) use one_query::forward;
 
 use rayon::prelude::*;
 

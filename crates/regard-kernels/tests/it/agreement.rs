@@ -70,6 +70,21 @@ fn windows_that_leave_whole_blocks_and_parts_unseen_agree() {
 }
 
 #[test]
+fn one_query_whose_heads_share_their_keys_agrees() {
+    for isa in Isa::available() {
+        let mut case = dense((2, 12, 2, 1, 300, 20, 12), Some(Causal::BottomRight));
+        case.agrees(isa);
+        case.window = (Some(130), None);
+        case.softcap = Some(0.7);
+        case.sinks = Some((0..12).map(|head| head as f32 / 4.0 - 1.0).collect());
+        case.mask = Some(random((1, 12, 1, 300), 5).mapv(|x| x < 0.5));
+        case.bias = Some(random((2, 1, 1, 300), 6));
+        case.visible_keys = Some(vec![300, 210]);
+        case.agrees(isa);
+    }
+}
+
+#[test]
 fn many_heads_that_are_not_cut_agree() {
     for isa in Isa::available() {
         dense((4, 8, 4, 40, 600, 8, 8), Some(Causal::BottomRight)).agrees(isa);
