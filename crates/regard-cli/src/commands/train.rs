@@ -72,7 +72,7 @@ struct Classification {
     /// How much of attention the model has.
     #[arg(long, value_enum, value_name = "KIND")]
     model: Option<Kind>,
-    /// Fit model and epochs to this many minutes on this machine.
+    /// Fit model, text length and epochs to this many minutes on this machine.
     #[arg(long, value_name = "N")]
     minutes: Option<f64>,
     /// Continue the run that was interrupted in --out; it ends as if it had never been.

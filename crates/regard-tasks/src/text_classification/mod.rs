@@ -1,6 +1,7 @@
 //! Text classification: a table of texts and labels in, a model that labels and shows its attention out.
 
 mod answers;
+mod budget;
 mod config;
 mod corpus;
 mod data;

@@ -5,8 +5,7 @@ use regard_nn::models::text_classifier::{Kind, TextClassifierConfig};
 use serde::{Deserialize, Serialize};
 
 use super::corpus::Corpus;
-use super::data::Examples;
-use super::{ModelKind, TrainRequest};
+use super::{ModelKind, Settings, TrainRequest};
 use crate::report::FileFacts;
 use crate::tokenizer::{Encoded, Pieces, TokenizerSettings};
 use crate::trainer::Recipe;
@@ -39,16 +38,23 @@ const LONG_TEXT: usize = 100;
 impl Plan {
     /// The settings the user gave, and the recipe for the rest (docs/benchmarks.md has the trials it comes from).
     pub(super) fn new(request: &TrainRequest, corpus: &Corpus) -> Self {
-        let settings = &request.settings;
+        let plan = Self::with_settings(&request.settings, corpus.labels.len(), request.seed);
+        Self {
+            files: corpus.facts(0).files,
+            ..plan
+        }
+    }
+
+    /// The same for no file yet.
+    pub(super) fn with_settings(settings: &Settings, classes: usize, seed: u64) -> Self {
         let kind = match settings.model {
             ModelKind::Mean => Kind::Mean,
             ModelKind::Auto | ModelKind::Pooling => Kind::Pooling,
             ModelKind::Transformer => Kind::Transformer,
         };
-        let classes = corpus.labels.len();
         let width = settings.width.unwrap_or((classes + 32).div_ceil(16) * 16);
         Self {
-            files: corpus.facts(0).files,
+            files: Vec::new(),
             tokenizer: TokenizerSettings {
                 pieces: settings.pieces.unwrap_or(Pieces::Words),
                 vocabulary: settings.vocabulary.unwrap_or(30_000),
@@ -74,7 +80,7 @@ impl Plan {
                 patience: settings.patience.unwrap_or(3),
                 weight_decay: settings.weight_decay.unwrap_or(0.01),
                 clip_norm: settings.clip_norm.unwrap_or(1.0),
-                seed: request.seed,
+                seed,
             },
             word_dropout: settings.word_dropout.unwrap_or(0.1),
             label_smoothing: settings.label_smoothing.unwrap_or(0.1),
@@ -128,56 +134,6 @@ impl Plan {
             self.model.width,
             self.recipe.epochs
         ));
-    }
-
-    /// Fits the epochs, and then the texts' length, to `seconds`; `measure` tells what a token costs under a plan.
-    pub(super) fn fit_to_budget(
-        &mut self,
-        seconds: f64,
-        rivals: bool,
-        learned: &Examples,
-        measure: impl Fn(&Self) -> Result<f64>,
-    ) -> Result<()> {
-        /// Fewer epochs than this leave a model unfinished.
-        const LEAST_EPOCHS: usize = 4;
-        // Tokenizing, scoring, the linear rival and the writing take a tenth; the rival without attention up to as long
-        // as the model itself.
-        let share = if rivals { 0.9 / 1.8 } else { 0.9 };
-        let allowed = (seconds * share).max(1.0);
-        let tokens = |limit: usize| {
-            learned
-                .tokens
-                .iter()
-                .map(|tokens| tokens.len().min(limit))
-                .sum::<usize>() as f64
-        };
-        let cost = measure(self)?;
-        let epoch = cost * tokens(self.model.max_tokens);
-        let fits = (allowed / epoch) as usize;
-        if fits < LEAST_EPOCHS {
-            // Long texts are cut first: what a text is about mostly stands at its beginning.
-            let mut limit = self.model.max_tokens;
-            while limit > 32 && cost * tokens(limit) * LEAST_EPOCHS as f64 > allowed {
-                limit = limit * 3 / 4;
-            }
-            self.model.max_tokens = limit;
-        }
-        let epoch = cost * tokens(self.model.max_tokens);
-        let fits = ((allowed / epoch) as usize).clamp(1, self.recipe.epochs);
-        self.recipe.epochs = fits;
-        self.recipe.patience = self.recipe.patience.min(fits);
-        self.notes.push(format!(
-            "this machine learns {:.0} tokens a second here: {fits} epochs of {epoch:.1} s with texts of at most {} tokens \
-             fit in the time given",
-            1.0 / cost,
-            self.model.max_tokens
-        ));
-        if epoch > allowed {
-            self.notes.push(format!(
-                "one epoch alone takes {epoch:.0} s, more than the {allowed:.0} s there are for it: expect to run over"
-            ));
-        }
-        Ok(())
     }
 
     /// A run is only resumed on the data that it was made for.
