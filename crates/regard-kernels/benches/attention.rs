@@ -46,7 +46,7 @@ const fn case(
     }
 }
 
-const CASES: [Case; 12] = [
+const CASES: [Case; 14] = [
     case("short", 32, 8, 128, 64, false),
     case("short, width 32", 32, 8, 128, 32, false),
     case("short, width 80", 32, 8, 128, 80, false),
@@ -75,6 +75,26 @@ const CASES: [Case; 12] = [
         keys: 512,
         width: 64,
         causal: true,
+    },
+    Case {
+        name: "decode 4096 × 128",
+        batch: 1,
+        heads: 32,
+        kv_heads: 8,
+        queries: 1,
+        keys: 4096,
+        width: 128,
+        causal: false,
+    },
+    Case {
+        name: "decode 8 × 1024 × 64",
+        batch: 8,
+        heads: 32,
+        kv_heads: 8,
+        queries: 1,
+        keys: 1024,
+        width: 64,
+        causal: false,
     },
     case("tiny", 64, 4, 16, 16, false),
 ];
