@@ -1,42 +1,81 @@
 //! The door: options, checks, and what is handed to the kernels.
 
-use ndarray::{Array3, Array4, ArrayView3, ArrayView4, ArrayViewMut3, ArrayViewMut4};
+use ndarray::{Array3, Array4, ArrayView2, ArrayView3, ArrayView4, ArrayViewMut3, ArrayViewMut4};
 
-use crate::kernels::{self, Upstream, Wanted};
-use crate::mask::Visibility;
-use crate::{Causal, Error, Isa, reference};
+use crate::element::Element;
+use crate::kernels::{Known, Wanted};
+use crate::numbers::Numbers;
+use crate::problem::{InDouble, Problem, expect_shape};
+use crate::{Blocks, Causal, Dropout, Error, Isa, reference};
 
 /// What [`Attention::forward`] gives.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Forward {
+pub struct Forward<E: Element = f32> {
     /// The mixed values, `[batch, heads, queries, value_dim]`.
-    pub out: Array4<f32>,
-    /// `ln Σ_j exp(s_ij)`, `[batch, heads, queries]`; −∞ for a query that sees nothing.
-    pub log_sum_exp: Array3<f32>,
+    pub out: Array4<E>,
+    /// `ln Σ_j exp(s_ij)`, `[batch, heads, queries]`; −∞ for a query that sees nothing. f32; f64 for f64.
+    pub log_sum_exp: Array3<E::Sum>,
 }
 
-/// What [`Attention::backward`] gives.
+/// What [`Attention::backward`] gives. The gradients of what is not as long as the sequences are in f32; in f64 for f64.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Gradients {
+pub struct Gradients<E: Element = f32> {
     /// As `q`.
-    pub q: Array4<f32>,
+    pub q: Array4<E>,
     /// As `k`: summed over the query heads that share a key head.
-    pub k: Array4<f32>,
+    pub k: Array4<E>,
     /// As `v`: summed likewise.
-    pub v: Array4<f32>,
+    pub v: Array4<E>,
     /// As the bias was given, summed over what it was broadcast over; only where
     /// [`Attention::bias_gradient`] asked for it.
-    pub bias: Option<Array4<f32>>,
+    pub bias: Option<Array4<E::Sum>>,
     /// One number a head, summed over the queries; only where [`Attention::sinks_gradient`] asked for it.
-    pub sinks: Option<Vec<f32>>,
+    pub sinks: Option<Vec<E::Sum>>,
+    /// One number a head, summed over the pairs; only where [`Attention::slopes_gradient`] asked for it.
+    pub slopes: Option<Vec<E::Sum>>,
+}
+
+/// The gradients that [`Attention::backward_into`] gives, because their shapes are the options'; as in [`Gradients`].
+#[derive(Debug, Clone, PartialEq)]
+pub struct OptionGradients<E: Element = f32> {
+    /// As the bias was given.
+    pub bias: Option<Array4<E::Sum>>,
+    /// One number a head.
+    pub sinks: Option<Vec<E::Sum>>,
+    /// One number a head.
+    pub slopes: Option<Vec<E::Sum>>,
+}
+
+/// Where [`Attention::backward_into`] writes the gradients of `q`, `k` and `v`; what was there does not matter.
+#[derive(Debug)]
+pub struct GradientsMut<'a, E> {
+    /// As `q`.
+    pub q: ArrayViewMut4<'a, E>,
+    /// As `k`.
+    pub k: ArrayViewMut4<'a, E>,
+    /// As `v`.
+    pub v: ArrayViewMut4<'a, E>,
+}
+
+/// What a backward pass starts from.
+#[derive(Debug)]
+pub struct Upstream<'a, E: Element = f32> {
+    /// What [`Attention::forward`] gave for the same `q`, `k`, `v` and options.
+    pub out: ArrayView4<'a, E>,
+    /// Likewise.
+    pub log_sum_exp: ArrayView3<'a, E::Sum>,
+    /// The gradient of the loss with respect to the output.
+    pub d_out: ArrayView4<'a, E>,
+    /// With respect to the log-sum-exp, of a loss that depends on it.
+    pub d_log_sum_exp: Option<ArrayView3<'a, E::Sum>>,
 }
 
 /// Attention of every query over the keys that it may see: `out = softmax(cap(q kᵀ · scale) + bias) v`.
 ///
 /// The scores are never stored: memory grows with the length of the sequences, not with its square, forward and
-/// backward. What is given composes, in this order: scale, soft cap, bias; then a pair counts where causal, window,
-/// visible keys and mask all permit it. What the position of a pair rules out is not computed: causal attention costs
-/// half, a window costs its width.
+/// backward. What is given composes, in this order: scale, soft cap, bias and slopes; then a pair counts where causal
+/// and window (or the prefix), visible keys, documents, blocks and mask all permit it; then the softmax, and dropout.
+/// Blocks of pairs that show nothing are not computed: causal attention costs half, a window costs its width.
 ///
 /// # Shapes
 /// - `q`: `[batch, heads, queries, head_dim]`
@@ -44,7 +83,8 @@ pub struct Gradients {
 /// - `v`: `[batch, kv_heads, keys, value_dim]`
 /// - `out`: `[batch, heads, queries, value_dim]`
 ///
-/// Any strides are accepted, zero and negative ones included; any axis may have length zero.
+/// Any strides are accepted, zero and negative ones included; any axis may have length zero. The numbers are f32, f64,
+/// bf16 or f16 ([`Element`]).
 ///
 /// # Odd cases
 /// A query that sees nothing gives 0, its log-sum-exp is −∞, its gradients are 0. A bias of −∞ hides its pair. A NaN
@@ -67,19 +107,26 @@ pub struct Gradients {
 /// assert_eq!(gradients.k.dim(), x.dim());
 /// # Ok::<(), regard_kernels::Error>(())
 /// ```
-#[derive(Debug, Clone, Default)]
+#[derive(Clone, Default)]
 pub struct Attention<'a> {
-    scale: Option<f32>,
-    causal: Option<Causal>,
-    window: (Option<usize>, Option<usize>),
-    visible_keys: Option<&'a [usize]>,
-    mask: Option<ArrayView4<'a, bool>>,
-    softcap: Option<f32>,
-    bias: Option<ArrayView4<'a, f32>>,
+    pub(crate) scale: Option<f64>,
+    pub(crate) causal: Option<Causal>,
+    pub(crate) offsets: Option<&'a [isize]>,
+    pub(crate) window: (Option<usize>, Option<usize>),
+    pub(crate) prefix: Option<&'a [usize]>,
+    pub(crate) visible_keys: Option<&'a [usize]>,
+    pub(crate) documents: Option<(ArrayView2<'a, i32>, ArrayView2<'a, i32>)>,
+    pub(crate) blocks: Option<Blocks<'a>>,
+    pub(crate) mask: Option<ArrayView4<'a, bool>>,
+    pub(crate) softcap: Option<f64>,
+    pub(crate) bias: Option<Numbers<'a>>,
+    pub(crate) slopes: Option<&'a [f32]>,
+    pub(crate) sinks: Option<&'a [f32]>,
+    pub(crate) dropout: Option<Dropout>,
     bias_gradient: bool,
-    sinks: Option<&'a [f32]>,
+    slopes_gradient: bool,
     sinks_gradient: bool,
-    isa: Option<Isa>,
+    pub(crate) isa: Option<Isa>,
 }
 
 impl<'a> Attention<'a> {
@@ -89,9 +136,9 @@ impl<'a> Attention<'a> {
     }
 
     /// What the dot products are multiplied by; 1/√head_dim if it is not given.
-    pub fn scale(self, scale: f32) -> Self {
+    pub fn scale(self, scale: impl Into<f64>) -> Self {
         Self {
-            scale: Some(scale),
+            scale: Some(scale.into()),
             ..self
         }
     }
@@ -104,9 +151,19 @@ impl<'a> Attention<'a> {
         }
     }
 
+    /// Per batch row, how far along the keys the queries stand: query `i` stands at key `i + offset`. It takes the place of
+    /// the offset that [`causal`](Self::causal) has, for rows with caches of different lengths.
+    pub fn offsets(self, offsets: &'a [isize]) -> Self {
+        Self {
+            offsets: Some(offsets),
+            ..self
+        }
+    }
+
     /// A query sees at most `left` neighbours before the key that it stands at, and `right` after it; `None` is no limit.
     ///
-    /// Query `i` stands at key `i + offset`, with the offset of [`causal`](Self::causal), and at key `i` without it.
+    /// Query `i` stands at key `i + offset`, with the offset of [`causal`](Self::causal) or those of
+    /// [`offsets`](Self::offsets), and at key `i` without both.
     /// Causal rules out what comes after, whatever `right` is: `causal` with a window `(left, None)` is the sliding
     /// window of a language model, `left + 1` keys wide (Beltagy et al. 2020, "Longformer").
     pub fn window(self, left: Option<usize>, right: Option<usize>) -> Self {
@@ -116,10 +173,37 @@ impl<'a> Attention<'a> {
         }
     }
 
+    /// Per batch row: the keys `0..n` are visible to every query, whatever causal and window say, as in a prefix language
+    /// model (Raffel et al. 2020, "Exploring the Limits of Transfer Learning").
+    pub fn prefix(self, prefix: &'a [usize]) -> Self {
+        Self {
+            prefix: Some(prefix),
+            ..self
+        }
+    }
+
     /// Per batch row: the keys `0..n` are visible, the others are padding.
     pub fn visible_keys(self, visible_keys: &'a [usize]) -> Self {
         Self {
             visible_keys: Some(visible_keys),
+            ..self
+        }
+    }
+
+    /// The document that each query and each key belongs to, `[batch, queries]` and `[batch, keys]`: a query sees the keys
+    /// of its own. Tiles in which no documents meet are skipped, so documents that lie one after the other cost what they
+    /// cost alone.
+    pub fn documents(self, of_query: ArrayView2<'a, i32>, of_key: ArrayView2<'a, i32>) -> Self {
+        Self {
+            documents: Some((of_query, of_key)),
+            ..self
+        }
+    }
+
+    /// A mask by blocks of pairs: those that are hidden are not computed.
+    pub fn blocks(self, blocks: Blocks<'a>) -> Self {
+        Self {
+            blocks: Some(blocks),
             ..self
         }
     }
@@ -134,17 +218,17 @@ impl<'a> Attention<'a> {
 
     /// The scaled scores `s` become `cap · tanh(s / cap)`, before the bias is added, so that none exceeds `cap`
     /// (Gemma Team 2024, "Gemma 2").
-    pub fn softcap(self, cap: f32) -> Self {
+    pub fn softcap(self, cap: impl Into<f64>) -> Self {
         Self {
-            softcap: Some(cap),
+            softcap: Some(cap.into()),
             ..self
         }
     }
 
     /// Added to the scaled scores. Broadcasts to `[batch, heads, queries, keys]`: an axis of length 1 stands for all.
-    pub fn bias(self, bias: ArrayView4<'a, f32>) -> Self {
+    pub fn bias<B: Element>(self, bias: ArrayView4<'a, B>) -> Self {
         Self {
-            bias: Some(bias),
+            bias: Some(B::numbers(bias)),
             ..self
         }
     }
@@ -153,6 +237,23 @@ impl<'a> Attention<'a> {
     pub fn bias_gradient(self, wanted: bool) -> Self {
         Self {
             bias_gradient: wanted,
+            ..self
+        }
+    }
+
+    /// Per head, what a score falls by with each key between the pair: `s_ij −= slope · |p_i − j|`, where query `i` stands
+    /// at key `p_i` (see [`window`](Self::window)). Known as ALiBi (Press et al. 2022, "Train Short, Test Long").
+    pub fn slopes(self, slopes: &'a [f32]) -> Self {
+        Self {
+            slopes: Some(slopes),
+            ..self
+        }
+    }
+
+    /// Whether [`backward`](Self::backward) gives the gradient of the slopes too. It costs a second pass over the scores.
+    pub fn slopes_gradient(self, wanted: bool) -> Self {
+        Self {
+            slopes_gradient: wanted,
             ..self
         }
     }
@@ -175,6 +276,15 @@ impl<'a> Attention<'a> {
         }
     }
 
+    /// Drops weights, after the softmax. [`backward`](Self::backward) with the same seed drops the same ones; the
+    /// log-sum-exp is that of all weights.
+    pub fn dropout(self, dropout: Dropout) -> Self {
+        Self {
+            dropout: Some(dropout),
+            ..self
+        }
+    }
+
     /// The instruction set to use; [`Isa::chosen`] if it is not given.
     pub fn isa(self, isa: Isa) -> Self {
         Self {
@@ -187,15 +297,15 @@ impl<'a> Attention<'a> {
     ///
     /// # Errors
     /// Shapes or options that do not fit; the message names the argument, what was found, and what was expected.
-    pub fn forward(
+    pub fn forward<E: Element>(
         &self,
-        q: ArrayView4<'_, f32>,
-        k: ArrayView4<'_, f32>,
-        v: ArrayView4<'_, f32>,
-    ) -> Result<Forward, Error> {
+        q: ArrayView4<'_, E>,
+        k: ArrayView4<'_, E>,
+        v: ArrayView4<'_, E>,
+    ) -> Result<Forward<E>, Error> {
         let (batch, heads, queries, _) = q.dim();
-        let mut out = Array4::zeros((batch, heads, queries, v.dim().3));
-        let mut log_sum_exp = Array3::zeros((batch, heads, queries));
+        let mut out = Array4::from_elem((batch, heads, queries, v.dim().3), E::default());
+        let mut log_sum_exp = Array3::from_elem((batch, heads, queries), E::Sum::default());
         self.forward_into(q, k, v, out.view_mut(), log_sum_exp.view_mut())?;
         Ok(Forward { out, log_sum_exp })
     }
@@ -204,29 +314,22 @@ impl<'a> Attention<'a> {
     ///
     /// # Errors
     /// As [`forward`](Self::forward); nothing is written then.
-    pub fn forward_into(
+    pub fn forward_into<E: Element>(
         &self,
-        q: ArrayView4<'_, f32>,
-        k: ArrayView4<'_, f32>,
-        v: ArrayView4<'_, f32>,
-        out: ArrayViewMut4<'_, f32>,
-        log_sum_exp: ArrayViewMut3<'_, f32>,
+        q: ArrayView4<'_, E>,
+        k: ArrayView4<'_, E>,
+        v: ArrayView4<'_, E>,
+        out: ArrayViewMut4<'_, E>,
+        log_sum_exp: ArrayViewMut3<'_, E::Sum>,
     ) -> Result<(), Error> {
         let isa = self.chosen_isa()?;
-        let problem = self.check(q, k, v)?;
-        expect_shape(
-            "out",
-            out.shape(),
-            &problem.out_shape(),
-            "[batch, heads, queries, value_dim]",
+        let problem = self.check(
+            E::numbers(q.view()),
+            E::numbers(k.view()),
+            E::numbers(v.view()),
         )?;
-        expect_shape(
-            "log_sum_exp",
-            log_sum_exp.shape(),
-            &problem.out_shape()[..3],
-            "[batch, heads, queries]",
-        )?;
-        kernels::forward(isa, &problem, out, log_sum_exp);
+        check_out(&problem, out.shape(), log_sum_exp.shape())?;
+        E::forward(isa, &problem, out, log_sum_exp);
         Ok(())
     }
 
@@ -234,252 +337,207 @@ impl<'a> Attention<'a> {
     /// [`forward`](Self::forward) gave for the same `q`, `k`, `v` and options.
     ///
     /// # Errors
-    /// Shapes or options that do not fit; a gradient of the bias without a bias, or of the sinks without sinks.
-    pub fn backward(
+    /// Shapes or options that do not fit; a gradient of the bias without a bias, of the sinks without sinks, of the slopes
+    /// without slopes.
+    pub fn backward<E: Element>(
         &self,
-        q: ArrayView4<'_, f32>,
-        k: ArrayView4<'_, f32>,
-        v: ArrayView4<'_, f32>,
-        out: ArrayView4<'_, f32>,
-        log_sum_exp: ArrayView3<'_, f32>,
-        d_out: ArrayView4<'_, f32>,
-    ) -> Result<Gradients, Error> {
-        let isa = self.chosen_isa()?;
-        let problem = self.check(q, k, v)?;
-        let shape = problem.out_shape();
-        expect_shape(
-            "out",
-            out.shape(),
-            &shape,
-            "[batch, heads, queries, value_dim]",
-        )?;
-        expect_shape(
-            "log_sum_exp",
-            log_sum_exp.shape(),
-            &shape[..3],
-            "[batch, heads, queries]",
-        )?;
-        expect_shape(
-            "d_out",
-            d_out.shape(),
-            &shape,
-            "[batch, heads, queries, value_dim]",
-        )?;
-        if self.bias_gradient && self.bias.is_none() {
-            return Err(Error::NoBias);
-        }
-        if self.sinks_gradient && self.sinks.is_none() {
-            return Err(Error::NoSinks);
-        }
-        let bias = self
-            .bias
-            .filter(|_| self.bias_gradient)
-            .map(|bias| bias.dim());
-        Ok(kernels::backward(
-            isa,
-            &problem,
+        q: ArrayView4<'_, E>,
+        k: ArrayView4<'_, E>,
+        v: ArrayView4<'_, E>,
+        out: ArrayView4<'_, E>,
+        log_sum_exp: ArrayView3<'_, E::Sum>,
+        d_out: ArrayView4<'_, E>,
+    ) -> Result<Gradients<E>, Error> {
+        self.backward_with(
+            q,
+            k,
+            v,
             &Upstream {
-                out,
-                log_sum_exp,
-                d_out,
+                out: out.view(),
+                log_sum_exp: log_sum_exp.view(),
+                d_out: d_out.view(),
+                d_log_sum_exp: None,
             },
-            Wanted {
-                bias,
-                sinks: self.sinks.filter(|_| self.sinks_gradient),
-            },
-        ))
+        )
     }
 
-    /// The weights themselves, by the definition: `[batch, heads, queries, keys]`, computed in f64. This is the one
-    /// function whose memory grows with the square of the length.
+    /// As [`backward`](Self::backward), of a loss that may depend on the log-sum-exp too.
+    ///
+    /// # Errors
+    /// As [`backward`](Self::backward).
+    pub fn backward_with<E: Element>(
+        &self,
+        q: ArrayView4<'_, E>,
+        k: ArrayView4<'_, E>,
+        v: ArrayView4<'_, E>,
+        upstream: &Upstream<'_, E>,
+    ) -> Result<Gradients<E>, Error> {
+        let zeros = |shape| Array4::from_elem(shape, E::default());
+        let (mut dq, mut dk, mut dv) = (zeros(q.dim()), zeros(k.dim()), zeros(v.dim()));
+        let into = GradientsMut {
+            q: dq.view_mut(),
+            k: dk.view_mut(),
+            v: dv.view_mut(),
+        };
+        let options = self.backward_into(q, k, v, upstream, into)?;
+        Ok(Gradients {
+            q: dq,
+            k: dk,
+            v: dv,
+            bias: options.bias,
+            sinks: options.sinks,
+            slopes: options.slopes,
+        })
+    }
+
+    /// As [`backward_with`](Self::backward_with), written where the caller says: memory that is used again costs no page
+    /// faults, which can take as long as the computation.
+    ///
+    /// # Errors
+    /// As [`backward`](Self::backward); nothing is written then.
+    pub fn backward_into<E: Element>(
+        &self,
+        q: ArrayView4<'_, E>,
+        k: ArrayView4<'_, E>,
+        v: ArrayView4<'_, E>,
+        upstream: &Upstream<'_, E>,
+        into: GradientsMut<'_, E>,
+    ) -> Result<OptionGradients<E>, Error> {
+        let isa = self.chosen_isa()?;
+        let problem = self.check(
+            E::numbers(q.view()),
+            E::numbers(k.view()),
+            E::numbers(v.view()),
+        )?;
+        let Upstream {
+            out,
+            log_sum_exp,
+            d_out,
+            d_log_sum_exp,
+        } = upstream;
+        check_out(&problem, out.shape(), log_sum_exp.shape())?;
+        let shape = problem.out_shape();
+        let of_out = "[batch, heads, queries, value_dim]";
+        expect_shape("d_out", d_out.shape(), &shape, of_out)?;
+        if let Some(d_lse) = d_log_sum_exp {
+            let of_rows = "[batch, heads, queries]";
+            expect_shape("d_log_sum_exp", d_lse.shape(), &shape[..3], of_rows)?;
+        }
+        expect_shape("into.q", into.q.shape(), q.shape(), "that of `q`")?;
+        expect_shape("into.k", into.k.shape(), k.shape(), "that of `k`")?;
+        expect_shape("into.v", into.v.shape(), v.shape(), "that of `v`")?;
+        self.check_wanted()?;
+        let wanted = self.wanted();
+        let known = Known {
+            out: E::numbers(out.view()),
+            log_sum_exp: log_sum_exp.view(),
+            d_out: E::numbers(d_out.view()),
+            d_log_sum_exp: d_log_sum_exp.as_ref().map(|d_lse| d_lse.view()),
+        };
+        Ok(E::backward(isa, &problem, &known, wanted, into))
+    }
+
+    /// The weights themselves, by the definition: `[batch, heads, queries, keys]`, computed in f64, before dropout. This
+    /// is the one function whose memory grows with the square of the length; [`top_weights`](Self::top_weights) and
+    /// [`key_sums`](Self::key_sums) say what most of them say.
     ///
     /// # Errors
     /// As [`forward`](Self::forward).
-    pub fn weights(
+    pub fn weights<E: Element>(
         &self,
-        q: ArrayView4<'_, f32>,
-        k: ArrayView4<'_, f32>,
-    ) -> Result<Array4<f32>, Error> {
-        self.check(q, k, k)?;
-        let bias = self.bias.map(|bias| bias.mapv(f64::from));
-        let sinks: Option<Vec<f64>> = self
-            .sinks
-            .map(|sinks| sinks.iter().copied().map(f64::from).collect());
+        q: ArrayView4<'_, E>,
+        k: ArrayView4<'_, E>,
+    ) -> Result<Array4<E::Sum>, Error> {
+        self.check(
+            E::numbers(q.view()),
+            E::numbers(k.view()),
+            E::numbers(k.view()),
+        )?;
+        let in_double = InDouble::of(self);
         let weights = reference::weights(
-            q.mapv(f64::from).view(),
-            k.mapv(f64::from).view(),
-            &self.in_f64(bias.as_ref(), sinks.as_deref()),
+            q.mapv(E::to_f64).view(),
+            k.mapv(E::to_f64).view(),
+            &in_double.options(self),
         );
-        Ok(weights.mapv(|weight| weight as f32))
+        Ok(weights.mapv(E::Sum::from_f64))
     }
 
-    fn chosen_isa(&self) -> Result<Isa, Error> {
+    /// The scores before the softmax, by the definition: `[batch, heads, queries, keys]`, −∞ where a pair is not visible;
+    /// computed in f64. Its memory grows with the square of the length, as that of [`weights`](Self::weights).
+    ///
+    /// # Errors
+    /// As [`forward`](Self::forward).
+    pub fn scores<E: Element>(
+        &self,
+        q: ArrayView4<'_, E>,
+        k: ArrayView4<'_, E>,
+    ) -> Result<Array4<E::Sum>, Error> {
+        self.check(
+            E::numbers(q.view()),
+            E::numbers(k.view()),
+            E::numbers(k.view()),
+        )?;
+        let in_double = InDouble::of(self);
+        let scores = reference::scores(
+            q.mapv(E::to_f64).view(),
+            k.mapv(E::to_f64).view(),
+            &in_double.options(self),
+        );
+        Ok(scores.mapv(E::Sum::from_f64))
+    }
+
+    pub(crate) fn check_wanted(&self) -> Result<(), Error> {
+        for (gradient, option, wanted, given) in [
+            (
+                "bias_gradient",
+                "bias",
+                self.bias_gradient,
+                self.bias.is_some(),
+            ),
+            (
+                "sinks_gradient",
+                "sinks",
+                self.sinks_gradient,
+                self.sinks.is_some(),
+            ),
+            (
+                "slopes_gradient",
+                "slopes",
+                self.slopes_gradient,
+                self.slopes.is_some(),
+            ),
+        ] {
+            if wanted && !given {
+                return Err(Error::NoGradient { gradient, option });
+            }
+        }
+        Ok(())
+    }
+
+    pub(crate) fn wanted(&self) -> Wanted {
+        let bias = self.bias.as_ref().filter(|_| self.bias_gradient);
+        Wanted {
+            bias: bias.map(Numbers::dim),
+            sinks: self.sinks_gradient,
+            slopes: self.slopes_gradient,
+        }
+    }
+
+    pub(crate) fn chosen_isa(&self) -> Result<Isa, Error> {
         match self.isa {
             Some(isa) => isa.require().map(|()| isa),
             None => Isa::chosen(),
         }
     }
-
-    /// The same options for the definition.
-    fn in_f64<'b>(
-        &'b self,
-        bias: Option<&'b Array4<f64>>,
-        sinks: Option<&'b [f64]>,
-    ) -> reference::Options<'b> {
-        reference::Options {
-            scale: self.scale.map(f64::from),
-            causal: self.causal,
-            visible_keys: self.visible_keys,
-            mask: self.mask,
-            bias: bias.map(|bias| bias.view()),
-            window: self.window,
-            softcap: self.softcap.map(f64::from),
-            sinks,
-        }
-    }
-
-    /// Everything that the kernels may then take for granted.
-    fn check<'b>(
-        &'b self,
-        q: ArrayView4<'b, f32>,
-        k: ArrayView4<'b, f32>,
-        v: ArrayView4<'b, f32>,
-    ) -> Result<Problem<'b>, Error> {
-        let (batch, heads, queries, head_dim) = q.dim();
-        let (_, kv_heads, keys, _) = k.dim();
-        expect_shape(
-            "k",
-            k.shape(),
-            &[batch, kv_heads, keys, head_dim],
-            "the batch and head_dim of `q`",
-        )?;
-        expect_shape(
-            "v",
-            v.shape(),
-            &[batch, kv_heads, keys, v.dim().3],
-            "the batch, heads and keys of `k`",
-        )?;
-        if (kv_heads == 0 && heads != 0) || (kv_heads != 0 && heads % kv_heads != 0) {
-            return Err(Error::Heads { heads, kv_heads });
-        }
-        if let Some(visible) = self.visible_keys {
-            if visible.len() != batch {
-                return Err(Error::Length {
-                    name: "visible_keys",
-                    found: visible.len(),
-                    expected: batch,
-                });
-            }
-            if let Some((row, &found)) =
-                visible.iter().enumerate().find(|&(_, &found)| found > keys)
-            {
-                return Err(Error::VisibleKeys { row, found, keys });
-            }
-        }
-        if let Some(cap) = self.softcap
-            && !(cap > 0.0 && cap.is_finite())
-        {
-            return Err(Error::Softcap {
-                found: cap.to_string(),
-            });
-        }
-        if let Some(sinks) = self.sinks
-            && sinks.len() != heads
-        {
-            return Err(Error::Sinks {
-                found: sinks.len(),
-                heads,
-            });
-        }
-        let (left, right) = self.window;
-        let scores = [batch, heads, queries, keys];
-        let mask = self
-            .mask
-            .as_ref()
-            .map(|mask| broadcast("mask", mask, scores))
-            .transpose()?;
-        let bias = self
-            .bias
-            .as_ref()
-            .map(|bias| broadcast("bias", bias, scores))
-            .transpose()?;
-        Ok(Problem {
-            q,
-            k,
-            v,
-            scale: self
-                .scale
-                .unwrap_or_else(|| 1.0 / (head_dim.max(1) as f32).sqrt()),
-            visibility: Visibility {
-                keys,
-                diagonal: self.causal.map_or(0, |causal| causal.offset(queries, keys)),
-                advance: 1,
-                left,
-                right: self.causal.map_or(right, |_| Some(0)),
-                visible_keys: self.visible_keys,
-                mask,
-            },
-            softcap: self.softcap,
-            bias,
-            sinks: self.sinks,
-        })
-    }
 }
 
-/// One checked call: shapes fit, the mask and the bias are broadcast to `[batch, heads, queries, keys]`.
-#[derive(Clone, Copy)]
-pub(crate) struct Problem<'a> {
-    pub(crate) q: ArrayView4<'a, f32>,
-    pub(crate) k: ArrayView4<'a, f32>,
-    pub(crate) v: ArrayView4<'a, f32>,
-    pub(crate) scale: f32,
-    pub(crate) visibility: Visibility<'a>,
-    pub(crate) softcap: Option<f32>,
-    pub(crate) bias: Option<ArrayView4<'a, f32>>,
-    pub(crate) sinks: Option<&'a [f32]>,
-}
-
-impl Problem<'_> {
-    /// The sink of a query, if there are sinks.
-    pub(crate) fn sink(&self, head: usize, query: usize) -> Option<f32> {
-        let queries = self.q.dim().2;
-        self.sinks.map(|sinks| match self.visibility.advance {
-            0 => sinks[head * queries + query], // the queries are heads
-            _ => sinks[head],
-        })
-    }
-
-    fn out_shape(&self) -> [usize; 4] {
-        let (batch, heads, queries, _) = self.q.dim();
-        [batch, heads, queries, self.v.dim().3]
-    }
-}
-
-fn expect_shape(
-    name: &'static str,
-    found: &[usize],
-    expected: &[usize],
-    reason: &'static str,
-) -> Result<(), Error> {
-    if found == expected {
-        return Ok(());
-    }
-    Err(Error::Shape {
-        name,
-        found: found.to_vec(),
-        expected: expected.to_vec(),
-        reason,
-    })
-}
-
-fn broadcast<'b, T>(
-    name: &'static str,
-    array: &'b ArrayView4<'_, T>,
-    shape: [usize; 4],
-) -> Result<ArrayView4<'b, T>, Error> {
-    array.broadcast(shape).ok_or_else(|| Error::Broadcast {
-        name,
-        found: array.shape().to_vec(),
-        expected: shape.to_vec(),
-    })
+fn check_out(problem: &Problem<'_>, out: &[usize], log_sum_exp: &[usize]) -> Result<(), Error> {
+    let shape = problem.out_shape();
+    expect_shape("out", out, &shape, "[batch, heads, queries, value_dim]")?;
+    expect_shape(
+        "log_sum_exp",
+        log_sum_exp,
+        &shape[..3],
+        "[batch, heads, queries]",
+    )
 }

@@ -39,7 +39,7 @@ pub enum Error {
         kv_heads: usize,
     },
     /// A list with the wrong number of elements.
-    #[error("`{name}` has {found} elements, expected {expected} (one per batch row)")]
+    #[error("`{name}` has {found} elements, expected {expected} (one per {per})")]
     Length {
         /// The argument.
         name: &'static str,
@@ -47,10 +47,14 @@ pub enum Error {
         found: usize,
         /// The length that would have fitted.
         expected: usize,
+        /// What it has one element for.
+        per: &'static str,
     },
-    /// More visible keys than there are keys.
-    #[error("`visible_keys[{row}]` is {found}, expected at most the {keys} keys of `k`")]
-    VisibleKeys {
+    /// More visible keys, or a longer prefix, than there are keys.
+    #[error("`{name}[{row}]` is {found}, expected at most the {keys} keys of `k`")]
+    TooManyKeys {
+        /// The argument.
+        name: &'static str,
         /// The batch row.
         row: usize,
         /// The number given for it.
@@ -58,26 +62,82 @@ pub enum Error {
         /// The keys there are.
         keys: usize,
     },
-    /// A gradient of the bias was asked for, and there is no bias.
-    #[error("`bias_gradient` is asked for, but no `bias` is given")]
-    NoBias,
+    /// A gradient was asked for of something that was not given.
+    #[error("`{gradient}` is asked for, but no `{option}` is given")]
+    NoGradient {
+        /// What asked for it.
+        gradient: &'static str,
+        /// What is missing.
+        option: &'static str,
+    },
     /// A bound of the scores that is none.
     #[error("`softcap` is {found}, expected a positive finite number")]
     Softcap {
         /// The number, as it is printed.
         found: String,
     },
-    /// A list of sinks with the wrong number of elements.
-    #[error("`sinks` has {found} elements, expected {heads} (one per head of `q`)")]
-    Sinks {
-        /// Its length.
-        found: usize,
-        /// The heads of `q`.
-        heads: usize,
+    /// A probability that is none.
+    #[error("the probability of `dropout` is {found}, expected at least 0 and below 1")]
+    Dropout {
+        /// The number, as it is printed.
+        found: String,
     },
-    /// A gradient of the sinks was asked for, and there are no sinks.
-    #[error("`sinks_gradient` is asked for, but no `sinks` are given")]
-    NoSinks,
+    /// Blocks of no pairs.
+    #[error("the size of `blocks` is {rows} × {columns}, expected at least 1 × 1")]
+    BlockSize {
+        /// Queries of a block.
+        rows: usize,
+        /// Keys of a block.
+        columns: usize,
+    },
+    /// Boundaries of packed sequences that do not fit.
+    #[error("`{name}` is expected to start at 0, never to fall, and to end with {end}")]
+    Boundaries {
+        /// The argument.
+        name: &'static str,
+        /// The number of rows there are.
+        end: usize,
+    },
+    /// An option that is given pair by pair, for packed sequences.
+    #[error("`{name}` has no shape for packed sequences; leave it out, or pad them into a batch")]
+    NotPacked {
+        /// The option.
+        name: &'static str,
+    },
+    /// A cache that cannot hold what is appended.
+    #[error(
+        "the cache has room for {capacity} keys a row, and row {row} has {length} of them: {added} more do not fit"
+    )]
+    CacheFull {
+        /// The batch row.
+        row: usize,
+        /// The keys it has.
+        length: usize,
+        /// The keys that were to be added.
+        added: usize,
+        /// The keys it has room for.
+        capacity: usize,
+    },
+    /// A table that names a page that is not there.
+    #[error("`table[{row}, {column}]` is {found}, expected one of the {pages} pages")]
+    Page {
+        /// The batch row.
+        row: usize,
+        /// Which of its pages.
+        column: usize,
+        /// The page it names.
+        found: usize,
+        /// The pages there are.
+        pages: usize,
+    },
+    /// An option that has another meaning than the caller may think where keys come from a cache.
+    #[error("`{name}` cannot be given where keys come from a cache: {reason}")]
+    NotCached {
+        /// The option.
+        name: &'static str,
+        /// Why.
+        reason: &'static str,
+    },
     /// An instruction set that this processor does not have.
     #[error("this processor does not have the instruction set `{isa}`; it has {}", names(.available))]
     MissingIsa {

@@ -112,6 +112,15 @@ fn parse(variable: &'static str, name: &str) -> Result<Isa, Error> {
     }
 }
 
+/// By the names that `REGARD_ISA` takes.
+impl std::str::FromStr for Isa {
+    type Err = Error;
+
+    fn from_str(name: &str) -> Result<Self, Error> {
+        parse("isa", name)
+    }
+}
+
 impl fmt::Display for Isa {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {

@@ -40,15 +40,30 @@
 pub mod reference;
 
 mod attention;
+mod cache;
+mod dropout;
+mod element;
 mod error;
 mod isa;
 mod kernels;
 mod mask;
+mod merge;
+mod numbers;
+mod packed;
+mod problem;
 mod simd;
 mod textbook;
+mod weights;
 
-pub use attention::{Attention, Forward, Gradients};
+pub use attention::{Attention, Forward, Gradients, GradientsMut, OptionGradients, Upstream};
+pub use cache::{Cache, CacheNumber, Cached};
+pub use dropout::Dropout;
+pub use element::Element;
 pub use error::Error;
+pub use half::{bf16, f16};
 pub use isa::Isa;
-pub use mask::Causal;
+pub use mask::{Blocks, Causal};
+pub use merge::merge;
+pub use packed::{Packed, PackedForward, PackedGradients, PackedUpstream};
 pub use textbook::{attention_weights, weighted_sum};
+pub use weights::TopWeights;

@@ -3,9 +3,9 @@
 //! With the weights w_ij = exp(s_ij − lse_i), and d = ∂loss/∂(what follows):
 //!
 //! ```text
-//! dv_j = Σ_i w_ij do_i
-//! dw_ij = ⟨do_i, v_j⟩
-//! ds_ij = w_ij (dw_ij − D_i)        D_i = Σ_j w_ij dw_ij = ⟨do_i, o_i⟩
+//! dv_j = Σ_i w_ij r_ij do_i         r_ij is 1; with dropout, 0 or 1/(1 − p)
+//! dw_ij = r_ij ⟨do_i, v_j⟩
+//! ds_ij = w_ij (dw_ij − D_i)        D_i = Σ_j w_ij dw_ij − dlse_i = ⟨do_i, o_i⟩ − dlse_i
 //!                                   with a softcap, from here on ds_ij (1 − tanh²(…))
 //! dq_i = scale · Σ_j ds_ij k_j      dk_j = scale · Σ_i ds_ij q_i
 //! ```
@@ -16,14 +16,18 @@
 
 use std::ops::Range;
 
-use ndarray::{Array4, ArrayView3, ArrayView4, ArrayViewMut3, ArrayViewMut4, Axis, s};
+use ndarray::{Array4, ArrayView3, ArrayViewMut3, ArrayViewMut4, Axis, s};
 
-use super::pairs::{Into, KEYS, Pairs, QUERIES, QueryBlock};
+use super::pairs::{Into, KEYS, Pairs, QUERIES, QueryBlock, STEP};
+use super::score_gradients;
+use super::sink_gradient::sink_gradient;
 use super::tiles::{
-    all_finite, dense_rows, lines, outer, split, take, transpose, with_room, write_row,
+    all_finite, blocks, lines, outer, split, take, transpose, with_room, write_row,
 };
 use crate::Isa;
-use crate::attention::{Gradients, Problem};
+use crate::attention::{GradientsMut, OptionGradients};
+use crate::numbers::Numbers;
+use crate::problem::Problem;
 use crate::simd::{self, Kernel, Product, Simd};
 
 /// With as many heads as this, a task is a whole head.
@@ -34,85 +38,88 @@ const PART: usize = 512;
 /// How many numbers all partial sums of `dq` together may take: 4 MiB.
 const PARTIAL_SUMS: usize = 1 << 20;
 
-/// The gradient of the output, and what the forward pass left.
+/// The gradients of the results, and what the forward pass left. `S` is what sums are in.
 #[derive(Clone, Copy)]
-pub(crate) struct Upstream<'a> {
-    pub(crate) out: ArrayView4<'a, f32>,
-    pub(crate) log_sum_exp: ArrayView3<'a, f32>,
-    pub(crate) d_out: ArrayView4<'a, f32>,
+pub struct Known<'a, S> {
+    pub(crate) out: Numbers<'a>,
+    pub(crate) log_sum_exp: ArrayView3<'a, S>,
+    pub(crate) d_out: Numbers<'a>,
+    pub(crate) d_log_sum_exp: Option<ArrayView3<'a, S>>,
 }
 
 /// Which gradients are asked for, beside those of `q`, `k` and `v`.
 #[derive(Clone, Copy)]
-pub(crate) struct Wanted<'a> {
+pub struct Wanted {
     /// That of the bias, summed to this shape.
     pub(crate) bias: Option<(usize, usize, usize, usize)>,
-    /// That of these sinks.
-    pub(crate) sinks: Option<&'a [f32]>,
+    pub(crate) sinks: bool,
+    pub(crate) slopes: bool,
 }
 
-/// The gradients of `q`, `k` and `v`, and those that are wanted.
+/// Fills `into`, in standard layout, with the gradients of `q`, `k` and `v`; gives those that are wanted.
 pub(crate) fn backward<'p>(
     isa: Isa,
     problem: &Problem<'p>,
-    upstream: &Upstream<'p>,
-    wanted: Wanted<'_>,
-) -> Gradients {
+    known: &Known<'p, f32>,
+    wanted: Wanted,
+    into: GradientsMut<'_, f32>,
+) -> OptionGradients<f32> {
     let (batch, heads, queries, head_dim) = problem.q.dim();
     let (_, kv_heads, keys, _) = problem.v.dim();
-    let mut dq = Array4::zeros(problem.q.dim());
-    let mut dk = Array4::zeros(problem.k.dim());
-    let mut dv = Array4::zeros(problem.v.dim());
-
-    if dq.is_empty() && dv.is_empty() {
-        // nothing to do
-    } else if batch * kv_heads >= HEADS_ENOUGH || keys <= PART {
+    let GradientsMut {
+        q: mut dq,
+        k: mut dk,
+        v: mut dv,
+    } = into;
+    if batch * kv_heads >= HEADS_ENOUGH || keys <= PART {
         let into = Results {
-            dq: dq.view_mut(),
-            dk: dk.view_mut(),
-            dv: dv.view_mut(),
+            dq,
+            dk,
+            dv,
+            begin: true,
         };
-        pass(isa, problem, upstream, 0..queries, keys.max(1), into);
+        pass(isa, problem, known, 0..queries, keys.max(1), into);
     } else {
         let part = keys.div_ceil(PARTS).max(PART).next_multiple_of(KEYS);
         let parts = keys.div_ceil(part);
         // As many queries at a time as the room for partial sums allows.
         let per_query = batch * heads * parts * head_dim.max(1);
         let wave = (PARTIAL_SUMS / per_query / QUERIES).max(1) * QUERIES;
-        for start in (0..queries).step_by(wave) {
+        // Once at least: it is what zeroes `dk` and `dv`.
+        for start in (0..queries.max(1)).step_by(wave) {
             let wave = start..queries.min(start + wave);
             let mut partial = Array4::zeros((batch * parts, heads, wave.len(), head_dim));
             let into = Results {
                 dq: partial.view_mut(),
                 dk: dk.view_mut(),
                 dv: dv.view_mut(),
+                begin: start == 0,
             };
-            pass(isa, problem, upstream, wave.clone(), part, into);
+            pass(isa, problem, known, wave.clone(), part, into);
             let mut dq = dq.slice_mut(s![.., .., wave, ..]);
             for (batch, mut dq) in dq.outer_iter_mut().enumerate() {
+                dq.fill(0.0);
                 for part in 0..parts {
                     dq += &partial.index_axis(Axis(0), batch * parts + part);
                 }
             }
         }
     }
-    let bias = wanted
-        .bias
-        .map(|shape| super::bias_gradient::bias_gradient(isa, problem, upstream, shape));
-    let sinks = wanted
-        .sinks
-        .map(|sinks| super::sink_gradient::sink_gradient(problem, upstream, sinks));
-    Gradients {
-        q: dq,
-        k: dk,
-        v: dv,
-        bias,
-        sinks,
+    OptionGradients {
+        bias: wanted
+            .bias
+            .map(|shape| score_gradients::of_bias(isa, problem, known, shape)),
+        sinks: wanted.sinks.then(|| sink_gradient(problem, known)),
+        slopes: wanted
+            .slopes
+            .then(|| score_gradients::of_slopes(isa, problem, known)),
     }
 }
 
-/// Where the gradients go. `dk` and `dv` are added to.
+/// Where the gradients go.
 struct Results<'a> {
+    /// Whether `dk` and `dv` begin at 0; they are added to otherwise.
+    begin: bool,
     /// `[batch · parts, heads, queries of the wave, head_dim]`.
     dq: ArrayViewMut4<'a, f32>,
     dk: ArrayViewMut4<'a, f32>,
@@ -123,7 +130,7 @@ struct Results<'a> {
 fn pass<'p>(
     isa: Isa,
     problem: &Problem<'p>,
-    upstream: &Upstream<'p>,
+    known: &Known<'p, f32>,
     queries: Range<usize>,
     part: usize,
     into: Results<'_>,
@@ -145,14 +152,15 @@ fn pass<'p>(
                     .and_then(Option::take);
                 tasks.push(Part {
                     problem,
-                    upstream,
+                    known,
                     batch: b,
                     kv_head,
                     keys: p * part..keys.min((p + 1) * part),
                     queries: queries.clone(),
                     dq,
-                    dk: dk.into_slice().expect("made here, in standard layout"),
-                    dv: dv.into_slice().expect("made here, in standard layout"),
+                    begin: into.begin,
+                    dk: dk.into_slice().expect("the door gives standard layout"),
+                    dv: dv.into_slice().expect("the door gives standard layout"),
                 });
             }
         }
@@ -167,13 +175,14 @@ fn pass<'p>(
 /// Some keys of one key head, and the queries that read it.
 struct Part<'a, 'p> {
     problem: &'a Problem<'p>,
-    upstream: &'a Upstream<'p>,
+    known: &'a Known<'p, f32>,
     batch: usize,
     kv_head: usize,
     keys: Range<usize>,
     queries: Range<usize>,
     /// `[group, queries, head_dim]`; none if there are no queries.
     dq: Option<ArrayViewMut3<'a, f32>>,
+    begin: bool,
     dk: &'a mut [f32],
     dv: &'a mut [f32],
 }
@@ -186,31 +195,35 @@ impl Kernel for (Part<'_, '_>, &mut [f32]) {
     fn call<S: Simd>(self, simd: S) {
         let (mut part, mut room) = self;
         let problem = part.problem;
-        let (_, heads, _, head_dim) = problem.q.dim();
-        let kv_heads = problem.v.dim().1;
-        let group = heads / kv_heads;
+        let head_dim = problem.q.dim().3;
+        let group = problem.group();
         let q_width = head_dim.next_multiple_of(S::LANES);
         let [block, dq_t, dq_rows, weights, scores, slopes, k, v] =
             room_sizes(problem).map(|size| take(&mut room, size));
+        if part.begin {
+            part.dk.fill(0.0);
+            part.dv.fill(0.0);
+        }
         let Some(dq) = part.dq.take() else { return };
         for (h, dq) in outer(dq).enumerate() {
             for (i, dq) in split(dq, QUERIES).into_iter().enumerate() {
                 let first = part.queries.start + i * QUERIES;
                 let queries = first..first + dq.nrows();
                 let head = part.kv_head * group + h;
-                let seen = problem.visibility.range(part.batch, &queries);
-                if seen.start >= part.keys.end || seen.end <= part.keys.start {
-                    continue; // `dq` is 0 already
+                let seen = problem.visibility.part(part.batch, &queries, &part.keys);
+                if seen.is_empty() {
+                    dq.into_iter().for_each(|dq| *dq = 0.0);
+                    continue;
                 }
                 let block = QueryBlock::pack(
                     simd,
                     problem,
-                    part.upstream,
+                    part.known,
                     (part.batch, head),
                     queries,
                     &mut *block,
                 );
-                let dq_t = &mut dq_t[..q_width * block.width];
+                let dq_t = &mut dq_t[..q_width * STEP];
                 dq_t.fill(0.0);
                 part.meet(
                     simd,
@@ -220,16 +233,9 @@ impl Kernel for (Part<'_, '_>, &mut [f32]) {
                     problem.softcap.map(|_| &mut *slopes),
                     (&mut *k, &mut *v),
                 );
-                transpose(
-                    simd,
-                    dq_t,
-                    block.width,
-                    (q_width, block.width),
-                    dq_rows,
-                    q_width,
-                );
+                transpose(simd, dq_t, STEP, (q_width, block.width), dq_rows, q_width);
                 for (row, dq) in dq_rows.chunks(q_width.max(1)).zip(outer(dq)) {
-                    write_row(&row[..head_dim], problem.scale, dq);
+                    write_row(&row[..head_dim], problem.scale as f32, dq);
                 }
             }
         }
@@ -241,13 +247,13 @@ fn room_sizes(problem: &Problem<'_>) -> [usize; 8] {
     let (head_dim, value_dim) = (problem.q.dim().3, problem.v.dim().3);
     [
         QueryBlock::room(problem),
-        lines(head_dim) * QUERIES,                     // dq, transposed
-        QUERIES * lines(head_dim),                     // dq
-        KEYS * QUERIES,                                // weights
-        KEYS * QUERIES,                                // their gradients
-        problem.softcap.map_or(0, |_| KEYS * QUERIES), // the slopes of the cap
-        KEYS * head_dim,                               // keys, if they have to be copied
-        KEYS * value_dim,                              // values, likewise
+        lines(head_dim) * STEP,                     // dq, transposed
+        QUERIES * lines(head_dim),                  // dq
+        KEYS * STEP,                                // weights
+        KEYS * STEP,                                // their gradients
+        problem.softcap.map_or(0, |_| KEYS * STEP), // the slopes of the cap
+        KEYS * head_dim,                            // keys, if they have to be copied
+        KEYS * value_dim,                           // values, likewise
     ]
 }
 
@@ -265,15 +271,20 @@ impl Part<'_, '_> {
     ) {
         let problem = self.problem;
         let (head_dim, value_dim) = (problem.q.dim().3, problem.v.dim().3);
-        let k = problem.k.slice(s![self.batch, self.kv_head, .., ..]);
-        let v = problem.v.slice(s![self.batch, self.kv_head, .., ..]);
+        let k = problem.k.head(self.batch, self.kv_head);
+        let v = problem.v.head(self.batch, self.kv_head);
         let width = block.width;
-        let seen = problem.visibility.range(self.batch, &block.queries);
-        let seen = self.keys.start.max(seen.start)..self.keys.end.min(seen.end);
-        for start in seen.clone().step_by(KEYS) {
-            let keys = start..seen.end.min(start + KEYS);
-            let k = dense_rows(k, keys.clone(), k_room);
-            let v = dense_rows(v, keys.clone(), v_room);
+        let own = self.keys.clone();
+        let seen = problem
+            .visibility
+            .ranges(self.batch, &block.queries)
+            .map(|seen| {
+                let start = seen.start.max(own.start);
+                start..seen.end.min(own.end).max(start)
+            });
+        for keys in seen.into_iter().flat_map(|seen| blocks(seen, KEYS)) {
+            let k = k.dense_rows(keys.clone(), k_room);
+            let v = v.dense_rows(keys.clone(), v_room);
             let pairs = block.pairs(
                 simd,
                 problem,
@@ -285,38 +296,38 @@ impl Part<'_, '_> {
                     slopes: slopes.as_deref_mut(),
                 },
             );
-            let own = start - self.keys.start;
-            let dk = &mut self.dk[own * head_dim..][..keys.len() * head_dim];
-            let dv = &mut self.dv[own * value_dim..][..keys.len() * value_dim];
+            let skipped = keys.start - own.start;
+            let dk = &mut self.dk[skipped * head_dim..][..keys.len() * head_dim];
+            let dv = &mut self.dv[skipped * value_dim..][..keys.len() * value_dim];
             if pairs == Pairs::None {
                 continue;
             }
             let safe = |finite: bool| pairs == Pairs::All || finite;
 
             // in the forward pass this was:
-            // o_i += Σ_j w_ij v_j
+            // o_i += Σ_j w_ij r_ij v_j
             // so now we have:
-            // dv_j += Σ_i w_ij do_i
+            // dv_j += Σ_i w_ij r_ij do_i
             if safe(block.d_out_finite) {
                 simd.run(Product {
                     rows: keys.len(),
                     columns: value_dim,
                     depth: block.queries.len(),
                     left: weights,
-                    left_row: width,
+                    left_row: STEP,
                     left_step: 1,
                     right: block.d_out,
-                    right_step: value_dim.next_multiple_of(S::LANES),
+                    right_step: block.out_width,
                     into: dv,
                     into_row: value_dim,
                     add: true,
                 });
             } else {
-                let step = value_dim.next_multiple_of(S::LANES);
+                let step = block.out_width;
                 block.visible_pairs(problem, keys.clone(), |i, j| {
                     add_scaled(
                         &mut dv[j * value_dim..][..value_dim],
-                        weights[j * width + i],
+                        weights[j * STEP + i],
                         &block.d_out[i * step..],
                     );
                 });
@@ -333,20 +344,20 @@ impl Part<'_, '_> {
                     columns: head_dim,
                     depth: block.queries.len(),
                     left: scores,
-                    left_row: width,
+                    left_row: STEP,
                     left_step: 1,
                     right: block.q,
-                    right_step: head_dim.next_multiple_of(S::LANES),
+                    right_step: block.q_width,
                     into: dk,
                     into_row: head_dim,
                     add: true,
                 });
             } else {
-                let step = head_dim.next_multiple_of(S::LANES);
+                let step = block.q_width;
                 block.visible_pairs(problem, keys.clone(), |i, j| {
                     add_scaled(
                         &mut dk[j * head_dim..][..head_dim],
-                        scores[j * width + i],
+                        scores[j * STEP + i],
                         &block.q[i * step..],
                     );
                 });
@@ -360,15 +371,15 @@ impl Part<'_, '_> {
                     left_row: 1,
                     left_step: head_dim,
                     right: scores,
-                    right_step: width,
+                    right_step: STEP,
                     into: dq_t,
-                    into_row: width,
+                    into_row: STEP,
                     add: true,
                 });
             } else {
                 block.visible_pairs(problem, keys.clone(), |i, j| {
                     for (c, k) in k[j * head_dim..][..head_dim].iter().enumerate() {
-                        dq_t[c * width + i] += scores[j * width + i] * k;
+                        dq_t[c * STEP + i] += scores[j * STEP + i] * k;
                     }
                 });
             }

@@ -11,21 +11,22 @@
 
 use std::f32::consts::{LN_2, LOG2_E};
 
-use ndarray::{ArrayViewMut1, ArrayViewMut2, ArrayViewMut3, ArrayViewMut4, s};
+use ndarray::{ArrayViewMut1, ArrayViewMut3, ArrayViewMut4};
 
 use super::exponential::exp2;
 use super::scores::Block;
 use super::tiles::{
-    LINE, all_finite, copy_rows, dense_rows, from, from_mut, lines, outer, split, take, transpose,
-    with_room, write_row,
+    LINE, RowsMut, all_finite, blocks, from, from_mut, lines, outer, split, take, transpose,
+    with_room,
 };
-use crate::Isa;
-use crate::attention::Problem;
+use crate::element::Numeric;
 use crate::mask::Tile;
+use crate::problem::Problem;
 use crate::simd::{self, Kernel, Product, Simd};
+use crate::{Isa, kernels};
 
-/// Queries of a task. The keys and values are read once for each.
-const QUERIES: usize = 64;
+/// Queries of a task at most. The keys and values are read once for each.
+const QUERIES: usize = 80;
 /// Keys of a block: with 64 numbers each, keys and values of a block are 64 KiB of the second cache, and its weights
 /// for a panel of 16 queries 8 KiB of the first.
 const KEYS: usize = 128;
@@ -33,28 +34,34 @@ const KEYS: usize = 128;
 const HEADROOM: f32 = 8.0;
 
 /// Fills `out` and `log_sum_exp`, whose shapes the door has checked.
-pub(crate) fn forward(
+pub(crate) fn forward<E: Numeric>(
     isa: Isa,
     problem: &Problem<'_>,
-    out: ArrayViewMut4<'_, f32>,
+    out: ArrayViewMut4<'_, E>,
     log_sum_exp: ArrayViewMut3<'_, f32>,
 ) {
+    if kernels::decode::is_decoding(problem) {
+        return kernels::decode::forward(isa, problem, out, log_sum_exp);
+    }
     let (_, _, _, head_dim) = problem.q.dim();
     let (_, _, keys, value_dim) = problem.v.dim();
+    // Parts of about one length: a rest of a few queries would read all keys for a vector that is mostly empty.
+    let queries = problem.q.dim().2;
+    let length = queries
+        .div_ceil(queries.div_ceil(QUERIES).max(1))
+        .next_multiple_of(LINE)
+        .clamp(LINE, QUERIES);
     let mut tasks = Vec::new();
     for (batch, (out, lse)) in outer(out).zip(outer(log_sum_exp)).enumerate() {
         for (head, (out, lse)) in outer(out).zip(outer(lse)).enumerate() {
-            for (i, (out, lse)) in split(out, QUERIES)
-                .into_iter()
-                .zip(split(lse, QUERIES))
-                .enumerate()
-            {
-                tasks.push((batch, head, i * QUERIES, out, lse));
+            let parts = split(out, length).into_iter().zip(split(lse, length));
+            for (i, (out, lse)) in parts.enumerate() {
+                tasks.push((batch, head, i * length, E::rows_mut(out), lse));
             }
         }
     }
     let room = room_sizes(problem).into_iter().map(lines).sum();
-    let operations = 2 * tasks.len() * QUERIES * keys * (head_dim + value_dim);
+    let operations = 2 * tasks.len() * length * keys * (head_dim + value_dim);
     super::for_each(tasks, operations, |(batch, head, first, out, lse)| {
         with_room(room, |room| {
             simd::run(
@@ -74,19 +81,19 @@ pub(crate) fn forward(
 }
 
 /// Some queries of one head.
-struct Queries<'a, 'p> {
+struct Queries<'a, 'o, 'p> {
     problem: &'a Problem<'p>,
     batch: usize,
     head: usize,
     first: usize,
     /// `[queries, value_dim]`.
-    out: ArrayViewMut2<'a, f32>,
+    out: RowsMut<'o>,
     /// `[queries]`.
-    lse: ArrayViewMut1<'a, f32>,
+    lse: ArrayViewMut1<'o, f32>,
     room: &'a mut [f32],
 }
 
-impl Kernel for Queries<'_, '_> {
+impl Kernel for Queries<'_, '_, '_> {
     type Output = ();
 
     #[inline(always)]
@@ -136,7 +143,7 @@ struct Room<'r> {
     v: &'r mut [f32],
 }
 
-impl Queries<'_, '_> {
+impl Queries<'_, '_, '_> {
     #[inline(always)]
     fn compute<S: Simd>(self, simd: S, width: usize, room: Room<'_>) {
         let Queries {
@@ -154,24 +161,24 @@ impl Queries<'_, '_> {
             k: k_room,
             v: v_room,
         } = room;
-        let (_, heads, _, head_dim) = problem.q.dim();
-        let (_, kv_heads, _, value_dim) = problem.v.dim();
+        let head_dim = problem.q.dim().3;
+        let value_dim = problem.v.dim().3;
         let (q_width, out_width) = (
             head_dim.next_multiple_of(S::LANES),
             value_dim.next_multiple_of(S::LANES),
         );
         let count = self.lse.len();
         let last = first + count;
-        let kv_head = head / (heads / kv_heads);
-        let k = problem.k.slice(s![batch, kv_head, .., ..]);
-        let v = problem.v.slice(s![batch, kv_head, .., ..]);
+        let kv_head = head / problem.group();
+        let (k, v) = (
+            problem.k.head(batch, kv_head),
+            problem.v.head(batch, kv_head),
+        );
 
         // Scores come in powers of 2: e^s = 2^(log₂e · s), and the factor is put into q once.
-        let q = problem.q.slice(s![batch, head, .., ..]);
-        copy_rows(
-            q,
+        problem.q.head(batch, head).copy_rows(
             first..last,
-            problem.scale * LOG2_E,
+            problem.scale as f32 * LOG2_E,
             &mut rows[..width * q_width],
             q_width,
         );
@@ -180,17 +187,15 @@ impl Queries<'_, '_> {
         state.m.fill(f32::NEG_INFINITY);
         state.l.fill(0.0);
 
-        let seen = problem.visibility.range(batch, &(first..last));
-        for start in (seen.start..seen.end).step_by(KEYS) {
-            let keys = start..seen.end.min(start + KEYS);
-            let k = dense_rows(k, keys.clone(), k_room);
-            let v = dense_rows(v, keys.clone(), v_room);
+        let seen = problem.visibility.ranges(batch, &(first..last));
+        for keys in seen.into_iter().flat_map(|seen| blocks(seen, KEYS)) {
+            let k = k.dense_rows(keys.clone(), k_room);
+            let v = v.dense_rows(keys.clone(), v_room);
             for lane in (0..width).step_by(2 * S::LANES) {
                 let panel = (width - lane).min(2 * S::LANES);
                 let queries = first + lane..last.min(first + lane + panel);
                 // What none of these queries sees is not computed.
-                let seen = problem.visibility.range(batch, &queries);
-                let seen = keys.start.max(seen.start)..keys.end.min(seen.end);
+                let seen = problem.visibility.part(batch, &queries, &keys);
                 if seen.is_empty() {
                     continue;
                 }
@@ -214,12 +219,16 @@ impl Queries<'_, '_> {
                     continue;
                 }
                 for vector in (0..panel).step_by(S::LANES) {
+                    // rescaled and summed before any is dropped: the weights of a query add up to 1 without dropout
                     state.weigh(
                         simd,
                         block.keys.len(),
                         (weights, vector, 2 * S::LANES),
                         (lane + vector, width),
                     );
+                }
+                if let Some(dropout) = problem.dropout {
+                    block.drop(simd, problem, dropout, panel, (&mut *weights, 2 * S::LANES));
                 }
                 let v = &v[..block.keys.len() * value_dim];
                 if tile == Tile::Partial && !all_finite(v) {
@@ -251,7 +260,8 @@ impl Queries<'_, '_> {
             rows,
             out_width,
         );
-        for (i, (out, lse)) in outer(self.out).zip(self.lse).enumerate() {
+        let mut out = self.out;
+        for (i, lse) in self.lse.into_iter().enumerate() {
             let (m, l) = (state.m[i], state.l[i]);
             // Nothing is seen where l is 0; a NaN is no 0, and goes into the row.
             let (mut factor, mut log_sum_exp) = if l == 0.0 {
@@ -259,7 +269,7 @@ impl Queries<'_, '_> {
             } else {
                 (1.0 / l, m * LN_2 + l.ln())
             };
-            if let Some(sink) = problem.sink(head, first + i) {
+            if let Some(sink) = problem.sinks.map(|sinks| sinks[head]) {
                 // e^lse / (e^lse + e^sink): the sink's value is 0, so it only takes its share of the weight.
                 let with_sink = add_exponentials(log_sum_exp, sink);
                 if log_sum_exp > f32::NEG_INFINITY {
@@ -267,14 +277,14 @@ impl Queries<'_, '_> {
                 }
                 log_sum_exp = with_sink;
             }
-            write_row(&rows[i * out_width..][..value_dim], factor, out);
+            out.write(i, &rows[i * out_width..][..value_dim], factor);
             *lse = log_sum_exp;
         }
     }
 }
 
 /// ln(eᵃ + eᵇ); NaN where either is.
-fn add_exponentials(a: f32, b: f32) -> f32 {
+pub(super) fn add_exponentials(a: f32, b: f32) -> f32 {
     let larger = if a > b { a } else { b };
     if larger == f32::NEG_INFINITY {
         return a + b;
@@ -358,7 +368,7 @@ impl Running<'_> {
                 .keys
                 .clone()
                 .enumerate()
-                .filter(|&(_, key)| block.sees(problem, query, key))
+                .filter(|&(_, key)| problem.sees(block.batch, block.head, query, key))
             {
                 for (c, v) in v[j * value_dim..][..value_dim].iter().enumerate() {
                     self.out_t[c * width + lane + i] += weights[j * step + i] * v;

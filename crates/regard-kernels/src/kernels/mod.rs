@@ -8,18 +8,23 @@
 //! summed by one task in a fixed order: so results are bit-identical for any number of threads.
 
 mod backward;
-mod bias_gradient;
+mod decode;
+pub(crate) mod double;
+mod dropout;
 mod exponential;
 mod forward;
-mod one_query;
 mod pairs;
+mod score_gradients;
 mod scores;
 mod sink_gradient;
 mod softcap;
 mod tiles;
+pub(crate) mod weights;
 
-pub(crate) use backward::{Upstream, Wanted, backward};
-pub(crate) use one_query::forward;
+pub(crate) use backward::{Known, Wanted, backward};
+pub(crate) use tiles::RowsMut;
+
+pub(crate) use forward::forward;
 
 use rayon::prelude::*;
 

@@ -1,14 +1,15 @@
-//! A block of scores, `[keys, queries]`: the products, the cap, the bias, and what may not be seen.
+//! A block of scores, `[keys, queries]`: the products, the cap, what is added, and what may not be seen.
 
 use std::f32::consts::LOG2_E;
 use std::ops::Range;
 
-use ndarray::s;
+use ndarray::{ArrayView2, s};
 
 use super::softcap::soft_cap;
-use crate::attention::Problem;
 use crate::mask::Tile;
-use crate::simd::{Product, Simd};
+use crate::numbers::Head;
+use crate::problem::Problem;
+use crate::simd::{Kernel, Product, Simd};
 
 /// Which queries of which head meet which keys.
 #[derive(Clone)]
@@ -32,22 +33,200 @@ impl Block {
         simd: S,
         problem: &Problem<'_>,
         k: &[f32],
-        (q_t, step): (&[f32], usize),
-        (into, into_row, width): (&mut [f32], usize, usize),
+        q_t: (&[f32], usize),
+        into: (&mut [f32], usize, usize),
         slopes: Option<&mut [f32]>,
     ) -> Tile {
+        simd.run(Scores {
+            block: self,
+            problem,
+            k,
+            q_t,
+            into,
+            slopes,
+        })
+    }
+
+    /// `s_ij += b_ij`; says whether some of it is −∞.
+    #[inline(always)]
+    fn add_bias<S: Simd>(
+        &self,
+        simd: S,
+        bias: Head<'_>,
+        width: usize,
+        (into, into_row): (&mut [f32], usize),
+    ) -> bool {
+        let lowest = simd.splat(f32::MIN);
+        let mut any_hidden = false;
+        for lane in (0..width).step_by(S::LANES) {
+            let rows = Rows::of(simd, self, lane, bias, LOG2_E);
+            for j in (0..self.keys.len()).step_by(S::LANES) {
+                let columns = rows.columns(simd, j);
+                for c in 0..S::LANES.min(self.keys.len() - j) {
+                    let row = &mut into[(j + c) * into_row + lane..];
+                    let bias = simd.load(&columns[c * S::LANES..]);
+                    any_hidden |= simd.any_above(lowest, bias);
+                    simd.store(simd.add(simd.load(row), bias), row);
+                }
+            }
+        }
+        any_hidden
+    }
+
+    /// `s_ij −= slope · |p_i − j|`, where query `i` stands at key `p_i`.
+    #[inline(always)]
+    fn add_slope<S: Simd>(
+        &self,
+        simd: S,
+        problem: &Problem<'_>,
+        slope: f32,
+        width: usize,
+        (into, into_row): (&mut [f32], usize),
+    ) {
+        let factor = simd.splat(-LOG2_E * slope);
+        for lane in (0..width).step_by(S::LANES) {
+            // Counted from the block's first key: small integers are exact in f32.
+            let mut places = [0.0; 16];
+            for (i, place) in places[..S::LANES].iter_mut().enumerate() {
+                let query = self.queries.start + lane + i;
+                let stands_at = problem.visibility.key_of(self.batch, query);
+                *place = stands_at.saturating_sub_unsigned(self.keys.start) as f32;
+            }
+            let places = simd.load(&places);
+            for j in 0..self.keys.len() {
+                let row = &mut into[j * into_row + lane..];
+                let ahead = simd.sub(places, simd.splat(j as f32));
+                let distance = simd.max(ahead, simd.sub(simd.splat(0.0), ahead));
+                simd.store(simd.multiply_add(factor, distance, simd.load(row)), row);
+            }
+        }
+    }
+
+    /// Writes `value` over the pairs of the block that are not visible.
+    #[inline(always)]
+    pub(super) fn hide<S: Simd>(
+        &self,
+        simd: S,
+        problem: &Problem<'_>,
+        width: usize,
+        into: (&mut [f32], usize),
+        value: f32,
+    ) {
+        simd.run(Hide {
+            block: self,
+            problem,
+            width,
+            into,
+            value,
+        });
+    }
+
+    /// By position, query i sees the keys from its start on and below its limit, and the prefix.
+    #[inline(always)]
+    fn hide_by_position<S: Simd>(
+        &self,
+        simd: S,
+        problem: &Problem<'_>,
+        width: usize,
+        (into, into_row): (&mut [f32], usize),
+        value: f32,
+    ) {
+        let visibility = &problem.visibility;
+        let first = self.queries.start;
+        // Counted from the block's first key: small integers are exact in f32.
+        let count = self.keys.len();
+        let of_block = |key: usize| key.clamp(self.keys.start, self.keys.end) - self.keys.start;
+        let start = |query: usize| of_block(visibility.start(self.batch, query));
+        let limit = |query: usize| of_block(visibility.limit(self.batch, query));
+        let prefix = of_block(visibility.prefix(self.batch));
+        // What all queries see needs no look.
+        let (all_from, all_to) = (start(self.queries.end - 1), limit(first));
+        if all_from == 0 && all_to >= count {
+            return;
+        }
+        let (mut starts, mut limits) = ([0.0; 16], [0.0; 16]);
+        for lane in (0..width).step_by(S::LANES) {
+            for i in 0..S::LANES {
+                let query = first + lane + i;
+                (starts[i], limits[i]) = if query < self.queries.end {
+                    (start(query) as f32, limit(query) as f32)
+                } else {
+                    (0.0, 0.0)
+                };
+            }
+            let (starts, limits) = (simd.load(&starts), simd.load(&limits));
+            let hidden = simd.splat(value);
+            let rows = (prefix..all_from.min(count)).chain(all_to.max(all_from).max(prefix)..count);
+            for j in rows {
+                let row = &mut into[j * into_row + lane..];
+                let key = simd.splat(j as f32);
+                let kept = simd.select_below(key, limits, simd.load(row), hidden);
+                let kept = simd.select_below(key, starts, hidden, kept);
+                simd.store(kept, row);
+            }
+        }
+    }
+
+    /// Writes `value` over the pairs where `cells` is −∞.
+    #[inline(always)]
+    fn hide_below<S: Simd>(
+        &self,
+        simd: S,
+        cells: impl Cells,
+        width: usize,
+        (into, into_row): (&mut [f32], usize),
+        value: f32,
+    ) {
+        let (lowest, value) = (simd.splat(f32::MIN), simd.splat(value));
+        for lane in (0..width).step_by(S::LANES) {
+            let rows = Rows::of(simd, self, lane, cells, 1.0);
+            for j in (0..self.keys.len()).step_by(S::LANES) {
+                let columns = rows.columns(simd, j);
+                for c in 0..S::LANES.min(self.keys.len() - j) {
+                    let row = &mut into[(j + c) * into_row + lane..];
+                    let cells = simd.load(&columns[c * S::LANES..]);
+                    simd.store(simd.select_below(cells, lowest, value, simd.load(row)), row);
+                }
+            }
+        }
+    }
+}
+
+/// A call of [`Block::scores`]. Out of line, as a product is: it is compiled once for each instruction set.
+struct Scores<'r, 'p> {
+    block: &'r Block,
+    problem: &'r Problem<'p>,
+    k: &'r [f32],
+    q_t: (&'r [f32], usize),
+    into: (&'r mut [f32], usize, usize),
+    slopes: Option<&'r mut [f32]>,
+}
+
+impl Kernel for Scores<'_, '_> {
+    type Output = Tile;
+
+    #[inline(always)]
+    fn call<S: Simd>(self, simd: S) -> Tile {
+        let Scores {
+            block,
+            problem,
+            k,
+            q_t: (q_t, step),
+            into: (into, into_row, width),
+            slopes,
+        } = self;
         let mut tile = problem.visibility.tile(
-            self.batch,
-            self.head,
-            self.queries.clone(),
-            self.keys.clone(),
+            block.batch,
+            block.head,
+            block.queries.clone(),
+            block.keys.clone(),
         );
         if tile == Tile::Empty {
             return tile;
         }
         let head_dim = problem.q.dim().3;
         simd.run(Product {
-            rows: self.keys.len(),
+            rows: block.keys.len(),
             columns: width,
             depth: head_dim,
             left: k,
@@ -60,102 +239,134 @@ impl Block {
             add: false,
         });
         if let Some(cap) = problem.softcap {
-            let size = (self.keys.len(), width);
-            soft_cap(simd, cap, size, (&mut *into, into_row), slopes);
+            let size = (block.keys.len(), width);
+            soft_cap(simd, cap as f32, size, (&mut *into, into_row), slopes);
         }
         if let Some(bias) = problem.bias {
-            for (i, query) in self.queries.clone().enumerate() {
-                let row = bias.slice(s![self.batch, self.head, query, self.keys.clone()]);
-                for (score, &bias) in into[i..].iter_mut().step_by(into_row).zip(row) {
-                    if bias == f32::NEG_INFINITY {
-                        tile = Tile::Partial; // it hides its pair, as a mask does
-                    }
-                    *score += LOG2_E * bias;
-                }
+            let bias = bias.head(block.batch, block.head);
+            if block.add_bias(simd, bias, width, (&mut *into, into_row)) {
+                tile = Tile::Partial; // −∞ hides its pair, as a mask does
             }
         }
+        if let Some(slopes) = problem.slopes {
+            block.add_slope(
+                simd,
+                problem,
+                slopes[block.head],
+                width,
+                (&mut *into, into_row),
+            );
+        }
         if tile == Tile::Partial {
-            self.hide(simd, problem, width, (into, into_row), f32::NEG_INFINITY);
+            block.hide(simd, problem, width, (into, into_row), f32::NEG_INFINITY);
         }
         tile
     }
+}
 
-    /// Writes `value` over the pairs of the block that are not visible.
+/// A call of [`Block::hide`], out of line likewise.
+struct Hide<'r, 'p> {
+    block: &'r Block,
+    problem: &'r Problem<'p>,
+    width: usize,
+    into: (&'r mut [f32], usize),
+    value: f32,
+}
+
+impl Kernel for Hide<'_, '_> {
+    type Output = ();
+
     #[inline(always)]
-    pub(super) fn hide<S: Simd>(
-        &self,
-        simd: S,
-        problem: &Problem<'_>,
-        width: usize,
-        (into, into_row): (&mut [f32], usize),
-        value: f32,
-    ) {
+    fn call<S: Simd>(self, simd: S) {
+        let Hide {
+            block,
+            problem,
+            width,
+            into: (into, into_row),
+            value,
+        } = self;
+        block.hide_by_position(simd, problem, width, (&mut *into, into_row), value);
         let visibility = &problem.visibility;
-        let first = self.queries.start;
-        // By position: query i sees the keys from its start on and below its limit, both counted from the block's first
-        // key. Small integers are exact in f32.
-        let count = self.keys.len();
-        let of_block = |key: usize| key.clamp(self.keys.start, self.keys.end) - self.keys.start;
-        let start = |query: usize| of_block(visibility.start(query));
-        let limit = |query: usize| of_block(visibility.limit(self.batch, query));
-        // What all queries see needs no look.
-        let (all_from, all_to) = (start(self.queries.end - 1), limit(first));
-        if all_from > 0 || all_to < count {
-            let (mut starts, mut limits) = ([0.0; 16], [0.0; 16]);
-            for lane in (0..width).step_by(S::LANES) {
-                for i in 0..S::LANES {
-                    let query = first + lane + i;
-                    (starts[i], limits[i]) = if query < self.queries.end {
-                        (start(query) as f32, limit(query) as f32)
-                    } else {
-                        (0.0, 0.0)
-                    };
-                }
-                let (starts, limits) = (simd.load(&starts), simd.load(&limits));
-                let hidden = simd.splat(value);
-                let rows = (0..all_from.min(count)).chain(all_to.max(all_from)..count);
-                for j in rows {
-                    let row = &mut into[j * into_row + lane..];
-                    let key = simd.splat(j as f32);
-                    let kept = simd.select_below(key, limits, simd.load(row), hidden);
-                    let kept = simd.select_below(key, starts, hidden, kept);
-                    simd.store(kept, row);
-                }
-            }
-        }
         if let Some(mask) = visibility.mask {
-            for (i, query) in self.queries.clone().enumerate() {
-                let row = mask.slice(s![self.batch, self.head, query, self.keys.clone()]);
-                for (score, _) in into[i..]
-                    .iter_mut()
-                    .step_by(into_row)
-                    .zip(row)
-                    .filter(|(_, visible)| !**visible)
-                {
-                    *score = value;
-                }
-            }
+            let mask = mask.slice_move(s![block.batch, block.head, .., ..]);
+            block.hide_below(simd, mask, width, (&mut *into, into_row), value);
         }
         if let Some(bias) = problem.bias {
-            for (i, query) in self.queries.clone().enumerate() {
-                let row = bias.slice(s![self.batch, self.head, query, self.keys.clone()]);
-                for (score, _) in into[i..]
-                    .iter_mut()
-                    .step_by(into_row)
-                    .zip(row)
-                    .filter(|&(_, &bias)| bias == f32::NEG_INFINITY)
-                {
-                    *score = value;
+            let bias = bias.head(block.batch, block.head);
+            block.hide_below(simd, bias, width, (&mut *into, into_row), value);
+        }
+        if visibility.documents.is_some() || visibility.blocks.is_some() {
+            // At the edges of documents and blocks only: tiles inside of them are full, tiles outside empty.
+            for (i, query) in block.queries.clone().enumerate() {
+                for (j, key) in block.keys.clone().enumerate() {
+                    if !visibility.sees(block.batch, block.head, query, key) {
+                        into[j * into_row + i] = value;
+                    }
                 }
             }
         }
     }
+}
 
-    /// Whether a pair of the block is visible.
-    pub(super) fn sees(&self, problem: &Problem<'_>, query: usize, key: usize) -> bool {
-        problem.visibility.sees(self.batch, self.head, query, key)
-            && problem
-                .bias
-                .is_none_or(|bias| bias[[self.batch, self.head, query, key]] != f32::NEG_INFINITY)
+/// A number for each pair, which lies in memory query by query.
+pub(super) trait Cells: Copy {
+    /// `into = factor · row`, the part of it that belongs to `keys`.
+    fn copy(&self, query: usize, keys: Range<usize>, factor: f32, into: &mut [f32]);
+}
+
+impl Cells for Head<'_> {
+    #[inline(always)]
+    fn copy(&self, query: usize, keys: Range<usize>, factor: f32, into: &mut [f32]) {
+        self.copy_part(query, keys, factor, into);
+    }
+}
+
+/// −∞ where the mask is false, 0 where it is true.
+impl Cells for ArrayView2<'_, bool> {
+    #[inline(always)]
+    fn copy(&self, query: usize, keys: Range<usize>, _: f32, into: &mut [f32]) {
+        let hidden = |visible: bool| if visible { 0.0 } else { f32::NEG_INFINITY };
+        let row = self.slice(s![query, keys]);
+        match row.to_slice() {
+            Some(row) => into
+                .iter_mut()
+                .zip(row)
+                .for_each(|(into, &cell)| *into = hidden(cell)),
+            None => into
+                .iter_mut()
+                .zip(row)
+                .for_each(|(into, &cell)| *into = hidden(cell)),
+        }
+    }
+}
+
+/// Keys of the largest block, and queries of the longest vector.
+const KEYS: usize = 128;
+const LANES: usize = 16;
+
+/// The cells of a vector of queries and the keys of a block, query by query as they lie in memory; what there is not is 0.
+struct Rows([f32; LANES * KEYS]);
+
+impl Rows {
+    /// From lane `lane` of the block on.
+    #[inline(always)]
+    fn of<S: Simd>(_: S, block: &Block, lane: usize, cells: impl Cells, factor: f32) -> Self {
+        let mut rows = Self([0.0; LANES * KEYS]);
+        for (i, row) in rows.0.chunks_exact_mut(KEYS).take(S::LANES).enumerate() {
+            let query = block.queries.start + lane + i;
+            if query < block.queries.end {
+                let row = &mut row[..block.keys.len()];
+                cells.copy(query, block.keys.clone(), factor, row);
+            }
+        }
+        rows
+    }
+
+    /// A vector of keys from `j` on, key by key as the scores lie.
+    #[inline(always)]
+    fn columns<S: Simd>(&self, simd: S, j: usize) -> [f32; LANES * LANES] {
+        let mut columns = [0.0; LANES * LANES];
+        simd.transpose(&self.0[j..], KEYS, &mut columns, S::LANES);
+        columns
     }
 }

@@ -3,7 +3,9 @@
 use std::cell::RefCell;
 use std::ops::Range;
 
-use ndarray::{ArrayView2, ArrayViewMut, ArrayViewMut1, Axis, Dimension, RemoveAxis, s};
+use half::slice::HalfFloatSliceExt;
+use half::{bf16, f16};
+use ndarray::{ArrayViewMut, ArrayViewMut1, ArrayViewMut2, Axis, Dimension, RemoveAxis};
 
 use crate::simd::Simd;
 
@@ -53,53 +55,66 @@ pub(super) fn from_mut(numbers: &mut [f32], start: usize) -> &mut [f32] {
     numbers.get_mut(start..).unwrap_or_default()
 }
 
-/// The rows of a head, one after the other: where they lie if they lie so, or else copied into `room`.
-#[inline(always)]
-pub(super) fn dense_rows<'a>(
-    matrix: ArrayView2<'a, f32>,
-    rows: Range<usize>,
-    room: &'a mut [f32],
-) -> &'a [f32] {
-    let width = matrix.ncols();
-    match matrix.to_slice() {
-        Some(all) => &all[rows.start * width..rows.end * width],
-        None => {
-            let room = &mut room[..rows.len() * width];
-            copy_rows(matrix, rows, 1.0, room, width);
-            room
+/// Rows of a result, of whatever numbers.
+pub enum RowsMut<'a> {
+    F32(ArrayViewMut2<'a, f32>),
+    F64(ArrayViewMut2<'a, f64>),
+    Bf16(ArrayViewMut2<'a, bf16>),
+    F16(ArrayViewMut2<'a, f16>),
+}
+
+impl RowsMut<'_> {
+    /// Row `i` becomes `factor · row`, each number rounded to the nearest.
+    #[inline(always)]
+    pub(super) fn write(&mut self, i: usize, row: &[f32], factor: f32) {
+        match self {
+            RowsMut::F32(rows) => write_row(row, factor, rows.row_mut(i)),
+            RowsMut::F64(rows) => {
+                let scaled = row.iter().map(|&number| f64::from(factor * number));
+                rows.row_mut(i)
+                    .iter_mut()
+                    .zip(scaled)
+                    .for_each(|(into, number)| *into = number);
+            }
+            RowsMut::Bf16(rows) => round_row(row, factor, rows.row_mut(i), bf16::from_f32),
+            RowsMut::F16(rows) => round_row(row, factor, rows.row_mut(i), f16::from_f32),
         }
     }
 }
 
-/// `into[r · step + c] = factor · matrix[rows.start + r][c]`. What is left of `into`, to the right and below, is zeroed.
-#[inline(always)]
-pub(super) fn copy_rows(
-    matrix: ArrayView2<'_, f32>,
-    rows: Range<usize>,
+/// As [`write_row`], in pieces that `half` rounds with the processor's instruction where there is one.
+fn round_row<H: Copy + Default>(
+    row: &[f32],
     factor: f32,
-    into: &mut [f32],
-    step: usize,
-) {
-    let (count, width) = (rows.len(), matrix.ncols());
-    if step == 0 {
-        return;
-    }
-    let matrix = matrix.slice_move(s![rows, ..]);
-    for (row, into) in matrix.outer_iter().zip(into.chunks_exact_mut(step)) {
-        let (into, padding) = into.split_at_mut(width);
-        match row.to_slice() {
-            Some(row) => into
-                .iter_mut()
-                .zip(row)
-                .for_each(|(into, &number)| *into = factor * number),
-            None => into
-                .iter_mut()
-                .zip(row)
-                .for_each(|(into, &number)| *into = factor * number),
+    mut into: ArrayViewMut1<'_, H>,
+    round: fn(f32) -> H,
+) where
+    [H]: HalfFloatSliceExt,
+{
+    match into.as_slice_mut() {
+        Some(into) => {
+            for (into, row) in into.chunks_mut(LINE).zip(row.chunks(LINE)) {
+                let mut scaled = [0.0; LINE];
+                scaled
+                    .iter_mut()
+                    .zip(row)
+                    .for_each(|(scaled, number)| *scaled = factor * number);
+                into.convert_from_f32_slice(&scaled[..row.len()]);
+            }
         }
-        padding.fill(0.0);
+        None => into
+            .iter_mut()
+            .zip(row)
+            .for_each(|(into, &number)| *into = round(factor * number)),
     }
-    into[count * step..].fill(0.0);
+}
+
+/// `range` in blocks of `length`; the last may be shorter.
+pub(super) fn blocks(range: Range<usize>, length: usize) -> impl Iterator<Item = Range<usize>> {
+    let end = range.end;
+    range
+        .step_by(length)
+        .map(move |start| start..end.min(start + length))
 }
 
 /// `into[c · into_row + r] = from[r · from_row + c]` for `rows` × `columns`, both multiples of `LANES`.
@@ -167,10 +182,10 @@ pub(super) fn dot(a: &[f32], b: &[f32]) -> f32 {
 }
 
 /// The parts of `length` that an array falls into along its first axis; the last may be shorter.
-pub(super) fn split<D: Dimension>(
-    view: ArrayViewMut<'_, f32, D>,
+pub(super) fn split<E, D: Dimension>(
+    view: ArrayViewMut<'_, E, D>,
     length: usize,
-) -> Vec<ArrayViewMut<'_, f32, D>> {
+) -> Vec<ArrayViewMut<'_, E, D>> {
     let (mut parts, mut rest) = (Vec::new(), view);
     while rest.len_of(Axis(0)) > length {
         let (part, after) = rest.split_at(Axis(0), length);
@@ -184,9 +199,9 @@ pub(super) fn split<D: Dimension>(
 }
 
 /// The elements of an array along its first axis.
-pub(super) fn outer<'a, D: RemoveAxis>(
-    view: ArrayViewMut<'a, f32, D>,
-) -> impl Iterator<Item = ArrayViewMut<'a, f32, D::Smaller>> {
+pub(super) fn outer<'a, E: 'a, D: RemoveAxis>(
+    view: ArrayViewMut<'a, E, D>,
+) -> impl Iterator<Item = ArrayViewMut<'a, E, D::Smaller>> {
     split(view, 1)
         .into_iter()
         .map(|part| part.index_axis_move(Axis(0), 0))

@@ -113,6 +113,46 @@ impl Simd for Avx2 {
     }
 
     #[inline(always)]
+    fn xor(self, a: __m256, b: __m256) -> __m256 {
+        // SAFETY: `self` proves AVX2 and FMA.
+        unsafe { _mm256_xor_ps(a, b) }
+    }
+
+    #[inline(always)]
+    fn shift_right(self, a: __m256, bits: u32) -> __m256 {
+        // SAFETY: `self` proves AVX2 and FMA.
+        unsafe {
+            let bits = _mm256_set1_epi32(bits as i32);
+            _mm256_castsi256_ps(_mm256_srlv_epi32(_mm256_castps_si256(a), bits))
+        }
+    }
+
+    #[inline(always)]
+    fn multiply_bits(self, a: __m256, b: __m256) -> __m256 {
+        // SAFETY: `self` proves AVX2 and FMA.
+        unsafe {
+            let product = _mm256_mullo_epi32(_mm256_castps_si256(a), _mm256_castps_si256(b));
+            _mm256_castsi256_ps(product)
+        }
+    }
+
+    #[inline(always)]
+    fn integer_to_number(self, a: __m256) -> __m256 {
+        // SAFETY: `self` proves AVX2 and FMA.
+        unsafe { _mm256_cvtepi32_ps(_mm256_castps_si256(a)) }
+    }
+
+    #[inline(always)]
+    fn sum(self, a: __m256) -> f32 {
+        // SAFETY: `self` proves AVX2 and FMA.
+        unsafe {
+            let four = _mm_add_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps::<1>(a));
+            let two = _mm_add_ps(four, _mm_movehl_ps(four, four));
+            _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)))
+        }
+    }
+
+    #[inline(always)]
     fn transpose(self, from: &[f32], from_row: usize, to: &mut [f32], to_row: usize) {
         let row = |r: usize| self.load(&from[r * from_row..]);
         let rows = [

@@ -107,6 +107,50 @@ impl Simd for Avx512 {
         unsafe { _mm512_castsi512_ps(_mm512_slli_epi32::<23>(_mm512_castps_si512(a))) }
     }
 
+    #[inline(always)]
+    fn xor(self, a: __m512, b: __m512) -> __m512 {
+        // SAFETY: `self` proves AVX-512F.
+        unsafe {
+            let bits = _mm512_xor_si512(_mm512_castps_si512(a), _mm512_castps_si512(b));
+            _mm512_castsi512_ps(bits)
+        }
+    }
+
+    #[inline(always)]
+    fn shift_right(self, a: __m512, bits: u32) -> __m512 {
+        // SAFETY: `self` proves AVX-512F.
+        unsafe {
+            let bits = _mm512_set1_epi32(bits as i32);
+            _mm512_castsi512_ps(_mm512_srlv_epi32(_mm512_castps_si512(a), bits))
+        }
+    }
+
+    #[inline(always)]
+    fn multiply_bits(self, a: __m512, b: __m512) -> __m512 {
+        // SAFETY: `self` proves AVX-512F.
+        unsafe {
+            let product = _mm512_mullo_epi32(_mm512_castps_si512(a), _mm512_castps_si512(b));
+            _mm512_castsi512_ps(product)
+        }
+    }
+
+    #[inline(always)]
+    fn integer_to_number(self, a: __m512) -> __m512 {
+        // SAFETY: `self` proves AVX-512F.
+        unsafe { _mm512_cvtepi32_ps(_mm512_castps_si512(a)) }
+    }
+
+    #[inline(always)]
+    fn sum(self, a: __m512) -> f32 {
+        // SAFETY: `self` proves AVX-512F.
+        let (low, high) = unsafe {
+            let high = _mm512_extractf64x4_pd::<1>(_mm512_castps_pd(a));
+            (_mm512_castps512_ps256(a), _mm256_castpd_ps(high))
+        };
+        let half = Avx2::implied_by(self);
+        half.sum(half.add(low, high))
+    }
+
     // Four blocks of AVX2: this is a thousandth of the work, and so it runs on every machine that tests AVX2.
     #[inline(always)]
     fn transpose(self, from: &[f32], from_row: usize, to: &mut [f32], to_row: usize) {

@@ -14,9 +14,11 @@
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+mod dots;
 mod product;
 mod scalar;
 
+pub(crate) use dots::Dots;
 pub(crate) use product::Product;
 
 use crate::Isa;
@@ -86,6 +88,17 @@ pub(crate) trait Simd: Copy + Send + Sync {
     fn any_above(self, a: Self::Vector, b: Self::Vector) -> bool;
     /// The bits of each number, shifted left by 23: its lowest eight bits become an exponent.
     fn low_bits_as_exponent(self, a: Self::Vector) -> Self::Vector;
+
+    /// The bits of each number and those of the other, exclusive or.
+    fn xor(self, a: Self::Vector, b: Self::Vector) -> Self::Vector;
+    /// The bits of each number, shifted right by `bits` (below 32); zeros come in.
+    fn shift_right(self, a: Self::Vector, bits: u32) -> Self::Vector;
+    /// The lower half of the product of the bits, as integers of 32 bits.
+    fn multiply_bits(self, a: Self::Vector, b: Self::Vector) -> Self::Vector;
+    /// The bits as an integer below 2²⁴, made a number.
+    fn integer_to_number(self, a: Self::Vector) -> Self::Vector;
+    /// The sum of the numbers, by halves: the upper half is added to the lower until one is left.
+    fn sum(self, a: Self::Vector) -> f32;
 
     /// Transposes a block of `LANES × LANES`: `to[c · to_row + r] = from[r · from_row + c]`.
     fn transpose(self, from: &[f32], from_row: usize, to: &mut [f32], to_row: usize);

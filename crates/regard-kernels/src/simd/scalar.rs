@@ -96,6 +96,40 @@ impl<const LANES: usize, const ROWS: usize> Simd for Portable<LANES, ROWS> {
     }
 
     #[inline(always)]
+    fn xor(self, a: Self::Vector, b: Self::Vector) -> Self::Vector {
+        Self::map2(a, b, |a, b| f32::from_bits(a.to_bits() ^ b.to_bits()))
+    }
+
+    #[inline(always)]
+    fn shift_right(self, a: Self::Vector, bits: u32) -> Self::Vector {
+        a.map(|a| f32::from_bits(a.to_bits() >> bits))
+    }
+
+    #[inline(always)]
+    fn multiply_bits(self, a: Self::Vector, b: Self::Vector) -> Self::Vector {
+        Self::map2(a, b, |a, b| {
+            f32::from_bits(a.to_bits().wrapping_mul(b.to_bits()))
+        })
+    }
+
+    #[inline(always)]
+    fn integer_to_number(self, a: Self::Vector) -> Self::Vector {
+        a.map(|a| a.to_bits() as f32)
+    }
+
+    #[inline(always)]
+    fn sum(self, mut a: Self::Vector) -> f32 {
+        let mut count = LANES / 2;
+        while count > 0 {
+            for i in 0..count {
+                a[i] += a[i + count];
+            }
+            count /= 2;
+        }
+        a[0]
+    }
+
+    #[inline(always)]
     fn transpose(self, from: &[f32], from_row: usize, to: &mut [f32], to_row: usize) {
         for r in 0..LANES {
             for c in 0..LANES {

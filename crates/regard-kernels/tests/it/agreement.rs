@@ -38,14 +38,8 @@ fn dense(shape: (usize, usize, usize, usize, usize, usize, usize), causal: Optio
         k: Numbers::new((batch, kv_heads, keys, head_dim), Layout::Dense, 2),
         v: Numbers::new((batch, kv_heads, keys, value_dim), Layout::Dense, 3),
         d_out: Numbers::new((batch, heads, queries, value_dim), Layout::Dense, 4),
-        scale: None,
         causal,
-        visible_keys: None,
-        mask: None,
-        bias: None,
-        window: (None, None),
-        softcap: None,
-        sinks: None,
+        ..Case::default()
     }
 }
 

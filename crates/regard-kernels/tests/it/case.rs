@@ -2,13 +2,14 @@
 
 use std::fmt;
 
-use ndarray::{Array4, ArrayD, ArrayView, ArrayView4, Axis, Dimension, s};
+use ndarray::{Array2, Array3, Array4, ArrayD, ArrayView, ArrayView4, Axis, Dimension, s};
 use proptest::prelude::*;
-use regard_kernels::{Attention, Causal, Isa, reference};
+use regard_kernels::{Attention, Blocks, Causal, Dropout, Isa, Upstream, reference};
 
 /// How the numbers of an array lie in memory.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Default)]
 pub(crate) enum Layout {
+    #[default]
     Dense,
     /// `[batch, sequence, heads, width]`, as a projection leaves them.
     HeadsInside,
@@ -23,7 +24,7 @@ pub(crate) enum Layout {
 }
 
 /// An array and the view of it that a call gets.
-#[derive(Clone)]
+#[derive(Clone, Default)]
 pub(crate) struct Numbers {
     layout: Layout,
     length: usize,
@@ -87,7 +88,7 @@ pub(crate) fn random(shape: (usize, usize, usize, usize), seed: u64) -> Array4<f
 }
 
 /// One call.
-#[derive(Clone)]
+#[derive(Clone, Default)]
 pub(crate) struct Case {
     pub(crate) q: Numbers,
     pub(crate) k: Numbers,
@@ -101,6 +102,14 @@ pub(crate) struct Case {
     pub(crate) window: (Option<usize>, Option<usize>),
     pub(crate) softcap: Option<f32>,
     pub(crate) sinks: Option<Vec<f32>>,
+    pub(crate) offsets: Option<Vec<isize>>,
+    pub(crate) prefix: Option<Vec<usize>>,
+    /// Of each query, and of each key.
+    pub(crate) documents: Option<(Array2<i32>, Array2<i32>)>,
+    pub(crate) blocks: Option<(Array4<bool>, (usize, usize))>,
+    pub(crate) slopes: Option<Vec<f32>>,
+    pub(crate) dropout: Option<Dropout>,
+    pub(crate) d_log_sum_exp: Option<Array3<f32>>,
 }
 
 /// What describes a failure; the numbers follow from the seeds.
@@ -118,6 +127,13 @@ impl fmt::Debug for Case {
             .field("visible_keys", &self.visible_keys)
             .field("softcap", &self.softcap)
             .field("sinks", &self.sinks)
+            .field("offsets", &self.offsets)
+            .field("prefix", &self.prefix)
+            .field("documents", &self.documents)
+            .field("blocks", &self.blocks)
+            .field("slopes", &self.slopes)
+            .field("dropout", &self.dropout)
+            .field("d_log_sum_exp", &self.d_log_sum_exp.is_some())
             .field(
                 "mask",
                 &self.mask.as_ref().map(|mask| mask.shape().to_vec()),
@@ -154,7 +170,33 @@ impl Case {
         if let Some(bias) = &self.bias {
             attention = attention.bias(bias.view()).bias_gradient(true);
         }
+        if let Some(offsets) = &self.offsets {
+            attention = attention.offsets(offsets);
+        }
+        if let Some(prefix) = &self.prefix {
+            attention = attention.prefix(prefix);
+        }
+        if let Some((of_query, of_key)) = &self.documents {
+            attention = attention.documents(of_query.view(), of_key.view());
+        }
+        if let Some(blocks) = self.blocks() {
+            attention = attention.blocks(blocks);
+        }
+        if let Some(slopes) = &self.slopes {
+            attention = attention.slopes(slopes).slopes_gradient(true);
+        }
+        if let Some(dropout) = self.dropout {
+            attention = attention.dropout(dropout);
+        }
         attention
+    }
+
+    fn blocks(&self) -> Option<Blocks<'_>> {
+        let (visible, size) = self.blocks.as_ref()?;
+        Some(Blocks {
+            visible: visible.view(),
+            size: *size,
+        })
     }
 
     /// Forward and backward by the definition.
@@ -167,10 +209,14 @@ impl Case {
             double(self.d_out.view()),
         );
         let bias = self.bias.as_ref().map(|bias| double(bias.view()));
-        let sinks: Option<Vec<f64>> = self
-            .sinks
+        let list = |list: &Option<Vec<f32>>| -> Option<Vec<f64>> {
+            Some(list.as_ref()?.iter().copied().map(f64::from).collect())
+        };
+        let (sinks, slopes) = (list(&self.sinks), list(&self.slopes));
+        let d_log_sum_exp = self
+            .d_log_sum_exp
             .as_ref()
-            .map(|sinks| sinks.iter().copied().map(f64::from).collect());
+            .map(|d_lse| d_lse.mapv(f64::from));
         let options = reference::Options {
             scale: self.scale.map(f64::from),
             causal: self.causal,
@@ -180,10 +226,26 @@ impl Case {
             window: self.window,
             softcap: self.softcap.map(f64::from),
             sinks: sinks.as_deref(),
+            offsets: self.offsets.as_deref(),
+            prefix: self.prefix.as_deref(),
+            documents: self
+                .documents
+                .as_ref()
+                .map(|(of_query, of_key)| (of_query.view(), of_key.view())),
+            blocks: self.blocks(),
+            slopes: slopes.as_deref(),
+            dropout: self.dropout,
         };
         (
             reference::forward(q.view(), k.view(), v.view(), &options),
-            reference::backward(q.view(), k.view(), v.view(), d_out.view(), &options),
+            reference::backward(
+                q.view(),
+                k.view(),
+                v.view(),
+                d_out.view(),
+                d_log_sum_exp.as_ref().map(|d_lse| d_lse.view()),
+                &options,
+            ),
         )
     }
 
@@ -207,13 +269,16 @@ impl Case {
             tolerance,
         );
         let found = attention
-            .backward(
+            .backward_with(
                 q,
                 k,
                 v,
-                found.out.view(),
-                found.log_sum_exp.view(),
-                self.d_out.view(),
+                &Upstream {
+                    out: found.out.view(),
+                    log_sum_exp: found.log_sum_exp.view(),
+                    d_out: self.d_out.view(),
+                    d_log_sum_exp: self.d_log_sum_exp.as_ref().map(|d_lse| d_lse.view()),
+                },
             )
             .expect("a good call");
         close(
@@ -255,6 +320,19 @@ impl Case {
                 ndarray::aview1(&found),
                 ndarray::aview1(&sinks),
                 tolerance * ((batch * queries) as f64).sqrt().max(1.0),
+            );
+        }
+        if let Some(slopes) = gradients.slopes {
+            let found = found.slopes.expect("it was asked for");
+            let (batch, _, queries, _) = self.q.view().dim();
+            let keys = self.k.view().dim().2;
+            // Each term is as large as its distance.
+            let terms = ((batch * queries * keys) as f64).sqrt() * (queries + keys + 40) as f64;
+            close(
+                &format!("{isa} d_slopes"),
+                ndarray::aview1(&found),
+                ndarray::aview1(&slopes),
+                tolerance * terms.max(1.0),
             );
         }
     }
@@ -327,6 +405,41 @@ fn window() -> impl Strategy<Value = Option<usize>> {
     proptest::option::weighted(0.3, prop_oneof![4 => 0usize..80, 1 => Just(usize::MAX)])
 }
 
+/// Options that would leave nothing visible if they all came together often.
+#[derive(Debug, Clone)]
+struct Rarer {
+    offsets: bool,
+    prefix: bool,
+    /// Whether they lie one after the other.
+    documents: Option<bool>,
+    blocks: Option<(usize, usize)>,
+    slopes: bool,
+    dropout: Option<f32>,
+    d_log_sum_exp: bool,
+}
+
+fn rarer() -> impl Strategy<Value = Rarer> {
+    let size = proptest::sample::select(vec![1usize, 7, 16, 64, 200]);
+    (
+        any::<[bool; 6]>(),
+        any::<bool>(),
+        (size.clone(), size),
+        0.0f32..0.9,
+        any::<bool>(),
+    )
+        .prop_map(
+            |([a, b, c, d, e, f], sorted, size, probability, d_log_sum_exp)| Rarer {
+                offsets: a && b,
+                prefix: b && c,
+                documents: (c && d).then_some(sorted),
+                blocks: (d && e).then_some(size),
+                slopes: e && f,
+                dropout: (f && a).then_some(probability),
+                d_log_sum_exp,
+            },
+        )
+}
+
 /// Any call that the door lets in.
 pub(crate) fn any_case() -> impl Strategy<Value = Case> {
     let shape = (
@@ -347,10 +460,12 @@ pub(crate) fn any_case() -> impl Strategy<Value = Case> {
         (window(), window()),
         proptest::option::weighted(0.3, 0.2f32..4.0),
         any::<bool>(),
+        rarer(),
     );
     (shape, layouts, options, any::<u64>()).prop_map(|(shape, layouts, options, seed)| {
         let (batch, kv_heads, group, queries, keys, head_dim, value_dim) = shape;
-        let (scale, causal, [visible, mask, bias], broadcast, window, softcap, sinks) = options;
+        let (scale, causal, [visible, mask, bias], broadcast, window, softcap, sinks, rarer) =
+            options;
         let heads = kv_heads * group;
         let scores = [batch, heads, queries, keys];
         let axis = |i: usize, broadcast: bool| if broadcast { 1 } else { scores[i] };
@@ -366,6 +481,50 @@ pub(crate) fn any_case() -> impl Strategy<Value = Case> {
             window,
             softcap,
             sinks: sinks.then(|| random((1, heads, 1, 1), seed ^ 8).into_iter().collect()),
+            offsets: rarer.offsets.then(|| {
+                let offsets = random((batch, 1, 1, 1), seed ^ 9);
+                offsets.iter().map(|x| (x * 60.0) as isize).collect()
+            }),
+            prefix: rarer.prefix.then(|| {
+                let part = unit((batch, 1, 1, 1), 10);
+                part.iter()
+                    .map(|part| (part * 0.9 * keys as f32) as usize)
+                    .collect()
+            }),
+            documents: rarer.documents.map(|sorted| {
+                let of = |count: usize, salt: u64| {
+                    let draws = unit((batch, count, 1, 1), salt);
+                    Array2::from_shape_fn((batch, count), |(b, i)| {
+                        if sorted {
+                            (i / 37) as i32
+                        } else {
+                            (draws[[b, i, 0, 0]] * 3.0) as i32
+                        }
+                    })
+                };
+                (of(queries, 11), of(keys, 12))
+            }),
+            blocks: rarer.blocks.map(|(rows, columns)| {
+                let shape = (
+                    axis(0, broadcast[0]),
+                    axis(1, broadcast[5]),
+                    queries.div_ceil(rows),
+                    keys.div_ceil(columns),
+                );
+                (unit(shape, 13).mapv(|x| x < 0.6), (rows, columns))
+            }),
+            slopes: rarer.slopes.then(|| {
+                unit((1, heads, 1, 1), 14)
+                    .into_iter()
+                    .map(|x| x / 8.0)
+                    .collect()
+            }),
+            dropout: rarer
+                .dropout
+                .map(|probability| Dropout { probability, seed }),
+            d_log_sum_exp: rarer
+                .d_log_sum_exp
+                .then(|| random((batch, heads, queries, 1), seed ^ 15).remove_axis(Axis(3))),
             visible_keys: visible.then(|| {
                 let part = unit((batch, 1, 1, 1), 5);
                 part.iter()

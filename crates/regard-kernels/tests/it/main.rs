@@ -6,9 +6,13 @@
 #![expect(clippy::needless_pass_by_value, reason = "views stand for references")]
 
 mod agreement;
+mod caches;
 mod case;
 mod door;
+mod elements;
 mod gradients;
 mod odd_cases;
+mod packed;
 mod textbook;
 mod threads;
+mod weights;
