@@ -1,4 +1,4 @@
-//! `cargo xtask check`: the commands of the continuous integration, one after the other.
+//! `cargo xtask check`: the commands of the continuous integration, one after the other, but for the Python wheel's.
 
 use std::process::Command;
 

@@ -19,7 +19,7 @@ use std::process::ExitCode;
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 
 const HELP: &str = "\
-cargo xtask check            what the continuous integration runs: format, lints, tests, docs
+cargo xtask check            what .ci/run runs, but for the Python wheel: format, lints, tests, docs
 cargo xtask data NAME        fetch a benchmark set into data/NAME/: train.csv and test.csv, or IDX files
 cargo xtask data all         fetch all of them
 cargo xtask demo-data        make the sample that `regard demo` learns from";

@@ -174,7 +174,7 @@ impl<C: CacheNumber> Cache<C> {
 }
 
 /// The keys and values of a cache, wherever they lie.
-#[derive(Clone, Copy)]
+#[derive(Debug, Clone, Copy)]
 pub struct Cached<'a> {
     keys: Numbers<'a>,
     values: Numbers<'a>,

@@ -15,8 +15,8 @@ pub struct Dropout {
 
 /// 2³² divided by the golden ratio, made odd: neighbouring keys land far apart.
 pub(crate) const STRIDE: u32 = 0x9E37_79B9;
-/// Shifts and factors of a hash of 32 bits whose every input bit changes every output bit with a probability close to
-/// one half (the bias is 0.17 parts in a thousand; C. Wellons 2018, "Prospecting for Hash Functions").
+/// Shifts and factors of a hash of 32 bits in which each input bit changes each output bit about half of the time, found by
+/// search (C. Wellons 2018, "Prospecting for Hash Functions"). The tests below look at what matters here.
 pub(crate) const SHIFTS: [u32; 3] = [16, 15, 16];
 pub(crate) const FACTORS: [u32; 2] = [0x7FEB_352D, 0x846C_A68B];
 

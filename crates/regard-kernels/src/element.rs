@@ -4,10 +4,10 @@ use half::{bf16, f16};
 use ndarray::{Array4, ArrayView4, ArrayViewMut2, ArrayViewMut3, ArrayViewMut4, Zip};
 
 use crate::Isa;
-use crate::attention::{GradientsMut, OptionGradients};
 use crate::kernels::{self, Known, RowsMut, Wanted};
 use crate::numbers::{Numbers, Stored};
 use crate::problem::Problem;
+use crate::results::{GradientsMut, OptionGradients};
 use crate::weights::TopWeights;
 
 /// A number that attention is computed on: `f32`, `f64`, [`half::bf16`] or [`half::f16`].

@@ -10,7 +10,7 @@ use half::{bf16, f16};
 use ndarray::{Array4, ArrayView2, ArrayView3, ArrayView4, s};
 
 /// Numbers that are read as `[batch, heads, rows, width]`.
-#[derive(Clone, Copy)]
+#[derive(Debug, Clone, Copy)]
 pub struct Numbers<'a> {
     stored: Stored<'a>,
     /// With pages, the first axis of what is stored is theirs, and row `j` of a batch row is row `j % size` of the page
@@ -19,14 +19,14 @@ pub struct Numbers<'a> {
 }
 
 /// Which page holds which rows.
-#[derive(Clone, Copy)]
+#[derive(Debug, Clone, Copy)]
 struct Pages<'a> {
     table: ArrayView2<'a, usize>,
     rows: usize,
 }
 
 /// What is in memory.
-#[derive(Clone, Copy)]
+#[derive(Debug, Clone, Copy)]
 pub enum Stored<'a> {
     F32(ArrayView4<'a, f32>),
     F64(ArrayView4<'a, f64>),

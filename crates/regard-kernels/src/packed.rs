@@ -6,9 +6,10 @@ use ndarray::{
 };
 use rayon::prelude::*;
 
-use crate::attention::{Attention, GradientsMut};
+use crate::attention::Attention;
 use crate::kernels::{Known, Wanted};
 use crate::problem::expect_shape;
+use crate::results::GradientsMut;
 use crate::{Element, Error};
 
 /// Where packed sequences begin and end: sequence `s` has the queries `queries[s]..queries[s + 1]` and the keys

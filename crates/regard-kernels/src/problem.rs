@@ -30,9 +30,9 @@ impl Problem<'_> {
         [batch, heads, queries, self.v.dim().3]
     }
 
-    /// How many query heads read one key head.
+    /// How many query heads read one key head: 0 only where there are no query heads.
     pub(crate) fn group(&self) -> usize {
-        (self.q.dim().1 / self.k.dim().1.max(1)).max(1)
+        self.q.dim().1 / self.k.dim().1.max(1)
     }
 
     /// Whether a query may attend to a key.

@@ -25,9 +25,9 @@ use super::tiles::{
     all_finite, blocks, lines, outer, split, take, transpose, with_room, write_row,
 };
 use crate::Isa;
-use crate::attention::{GradientsMut, OptionGradients};
 use crate::numbers::Numbers;
 use crate::problem::Problem;
+use crate::results::{GradientsMut, OptionGradients};
 use crate::simd::{self, Kernel, Product, Simd};
 
 /// With as many heads as this, a task is a whole head.
@@ -83,7 +83,7 @@ pub(crate) fn backward<'p>(
         let part = keys.div_ceil(PARTS).max(PART).next_multiple_of(KEYS);
         let parts = keys.div_ceil(part);
         // As many queries at a time as the room for partial sums allows.
-        let per_query = batch * heads * parts * head_dim.max(1);
+        let per_query = (batch * heads * parts * head_dim).max(1);
         let wave = (PARTIAL_SUMS / per_query / QUERIES).max(1) * QUERIES;
         // Once at least: it is what zeroes `dk` and `dv`.
         for start in (0..queries.max(1)).step_by(wave) {

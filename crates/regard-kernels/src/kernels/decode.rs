@@ -20,7 +20,7 @@ use crate::mask::Tile;
 use crate::problem::Problem;
 use crate::simd::{self, Dots, Kernel, Product, Simd};
 
-/// More queries than this fill the lanes of the other kernel better.
+/// With more queries than this, the other kernel fills more than half of AVX2's lanes. A count, not a measurement.
 const QUERIES: usize = 4;
 /// Keys of a task: some 0.5 MiB of keys and values, so that a task is long beside its start, and two threads find
 /// something to do from 1,024 keys on.
@@ -29,7 +29,8 @@ const PART: usize = 512;
 const KEYS: usize = 64;
 
 pub(super) fn is_decoding(problem: &Problem<'_>) -> bool {
-    (1..=QUERIES).contains(&problem.q.dim().2)
+    let (_, heads, queries, _) = problem.q.dim();
+    heads > 0 && (1..=QUERIES).contains(&queries)
 }
 
 /// As [`forward`](super::forward::forward), for a few queries.

@@ -6,8 +6,8 @@ use rayon::prelude::*;
 
 use super::backward::{Known, Wanted};
 use super::tiles::outer;
-use crate::attention::{GradientsMut, OptionGradients};
 use crate::problem::Problem;
+use crate::results::{GradientsMut, OptionGradients};
 use crate::weights::TopWeights;
 
 /// Fills `out` and `log_sum_exp`, whose shapes the door has checked.
@@ -89,7 +89,7 @@ pub(crate) fn backward(
         .collect();
     let mut d_slopes = vec![0.0; heads];
     for (at, (of_group, slopes)) in of_heads.into_iter().enumerate() {
-        let kv_heads = heads / group;
+        let kv_heads = problem.k.dim().1;
         let (b, first) = (at / kv_heads, at % kv_heads * group);
         for (member, slope) in slopes.into_iter().enumerate() {
             dq.slice_mut(ndarray::s![b, first + member, .., ..])

@@ -4,7 +4,8 @@ use ndarray::Array4;
 use proptest::prelude::*;
 use regard_kernels::{Attention, Causal, Isa, reference};
 
-use crate::case::{Case, Layout, Numbers, any_case, close, random, tolerance};
+use crate::case::{Case, any_case, close, tolerance};
+use crate::numbers::{Layout, Numbers, random};
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() })]

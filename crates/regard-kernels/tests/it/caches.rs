@@ -3,7 +3,8 @@
 use ndarray::{Array2, Array4, Axis, concatenate, s};
 use regard_kernels::{Attention, Cache, CacheNumber, Cached, Causal, bf16, f16};
 
-use crate::case::{close, random, tolerance};
+use crate::case::{close, tolerance};
+use crate::numbers::random;
 
 /// A cache filled in three steps of 40, 1 and 30 keys, and what it holds.
 fn filled<C: CacheNumber>() -> (Cache<C>, Array4<f32>, Array4<f32>) {
@@ -99,8 +100,7 @@ fn pages_that_are_not_there_are_named() {
     let table = Array2::from_shape_vec((1, 2), vec![2, 3]).expect("1 × 2");
     let refusal = |lengths: &[usize]| {
         Cached::paged(pages.view(), pages.view(), table.view(), lengths)
-            .err()
-            .expect("it does not fit")
+            .expect_err("it does not fit")
             .to_string()
     };
     assert_eq!(

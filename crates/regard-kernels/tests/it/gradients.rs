@@ -4,7 +4,7 @@ use ndarray::{Array4, Axis, aview2};
 use regard_kernels::reference::{Options, backward, forward};
 use regard_kernels::{Blocks, Causal, Dropout};
 
-use crate::case::random;
+use crate::numbers::random;
 
 const H: f64 = 1e-5;
 

@@ -11,6 +11,7 @@ mod case;
 mod door;
 mod elements;
 mod gradients;
+mod numbers;
 mod odd_cases;
 mod packed;
 mod textbook;

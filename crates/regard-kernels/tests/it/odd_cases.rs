@@ -3,7 +3,8 @@
 use ndarray::{Array3, Array4, s};
 use regard_kernels::{Attention, Causal, Forward, Gradients, Isa};
 
-use crate::case::{close, random, tolerance};
+use crate::case::{close, tolerance};
+use crate::numbers::random;
 
 /// Forward and backward; every gradient of the output is 1 unless it is given.
 fn both(
@@ -340,4 +341,27 @@ fn a_query_that_sees_only_the_sink_gives_zero() {
         assert!(gradients.k.iter().all(|&x| x == 0.0), "{isa}");
         assert_eq!(gradients.sinks, Some(vec![0.0, 0.0]), "{isa}");
     }
+}
+
+#[test]
+fn no_heads_and_no_batch_give_no_result_whatever_the_lengths() {
+    fn check<E: regard_kernels::Element>() {
+        for (batch, heads, kv_heads) in [(0, 4, 2), (1, 0, 2), (1, 0, 0), (0, 0, 0)] {
+            for (queries, keys) in [(0, 600), (1, 600), (70, 600), (70, 5)] {
+                let zeros = |shape| Array4::from_elem(shape, E::default());
+                let q = zeros((batch, heads, queries, 8));
+                let k = zeros((batch, kv_heads, keys, 8));
+                let forward = Attention::new()
+                    .forward(q.view(), k.view(), k.view())
+                    .expect("a good call");
+                let (out, lse) = (forward.out.view(), forward.log_sum_exp.view());
+                let gradients = Attention::new()
+                    .backward(q.view(), k.view(), k.view(), out, lse, q.view())
+                    .expect("a good call");
+                assert_eq!(gradients.k, k);
+            }
+        }
+    }
+    check::<f32>();
+    check::<f64>();
 }

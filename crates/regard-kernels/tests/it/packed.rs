@@ -3,7 +3,7 @@
 use ndarray::{Array2, Array3, Axis, s};
 use regard_kernels::{Attention, Causal, Dropout, Packed, PackedUpstream, Upstream};
 
-use crate::case::random;
+use crate::numbers::random;
 
 const QUERIES: [usize; 5] = [0, 7, 7, 40, 41];
 const KEYS: [usize; 5] = [0, 9, 12, 60, 60];

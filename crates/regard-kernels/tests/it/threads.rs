@@ -4,7 +4,7 @@ use ndarray::{Array4, s};
 use rayon::ThreadPoolBuilder;
 use regard_kernels::{Attention, Causal, Forward, Gradients, Isa};
 
-use crate::case::random;
+use crate::numbers::random;
 
 fn both(attention: &Attention<'_>, x: &[Array4<f32>; 4]) -> (Forward, Gradients) {
     let forward = attention
