@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
+REPORT = ROOT / "docs" / "benchmarks.md"
 RIVALS = ["torch==2.15.0", "onnxruntime==1.32.0", "onnx==1.23.2", "ml_dtypes>=0.5"]
 
 PAUSE = 0.01  # seconds; OpenMP's threads have gone to sleep by then
@@ -114,6 +115,8 @@ def measure(options):
     cpu = regard.cpu()
     print(f"{cpu.chosen}, {options.threads} threads, {options.dtype}; matrix product {ceiling:.0f} GFLOP/s", flush=True)
 
+    if options.write and marks(options)[0] not in REPORT.read_text():
+        sys.exit(f"docs/benchmarks.md has no place for this table ({marks(options)[0]}): make one, or say --no-write")
     rows = []
     for case in CASES:
         if options.cases and options.cases not in case.name:
@@ -188,28 +191,37 @@ def ours(case, q):
     return options, bias
 
 
-def torch_attention(case, q, k, v, options, bias):
-    """PyTorch's best way to say a case."""
+def torch_attention(case, options):
+    """PyTorch's best way to say a case, as a function of q, k, v and the bias; what does not depend on them is made here."""
     import torch
     from torch.nn.functional import scaled_dot_product_attention as attention
 
     if case.window is not None:
         # A mask of 16384 × 16384 takes seconds; queries in blocks, each with the keys that it reaches, do not.
-        outs, size = [], 512
+        size, blocks = 512, []
         for start in range(0, case.queries, size):
             first = max(0, start - case.window)
             i = torch.arange(start, start + size)[:, None]
             j = torch.arange(first, start + size)
-            mask = (j <= i) & (j >= i - case.window)
-            block = (x[:, :, first : start + size] for x in (k, v))
-            outs.append(attention(q[:, :, start : start + size], *block, attn_mask=mask))
-        return torch.cat(outs, dim=2)
-    mask = bias
+            reached = slice(first, start + size)
+            blocks.append((slice(start, start + size), reached, (j <= i) & (j >= i - case.window)))
+
+        def windowed(q, k, v, _):
+            outs = [attention(q[:, :, i], k[:, :, j], v[:, :, j], attn_mask=mask) for i, j, mask in blocks]
+            return torch.cat(outs, dim=2)
+
+        return windowed
+    padding = None
     if case.padded:
         visible = torch.tensor(options["visible_keys"])
-        mask = (torch.arange(case.keys) < visible[:, None])[:, None, None, :]
+        padding = (torch.arange(case.keys) < visible[:, None])[:, None, None, :]
     grouped = {"enable_gqa": True} if case.heads != case.kv_heads else {}
-    return attention(q, k, v, attn_mask=mask, is_causal=case.causal, **grouped)
+
+    def plain(q, k, v, bias):
+        mask = padding if bias is None else bias
+        return attention(q, k, v, attn_mask=mask, is_causal=case.causal, **grouped)
+
+    return plain
 
 
 def forward_times(case, options):
@@ -223,20 +235,25 @@ def forward_times(case, options):
         said["bias"] = bias
     calls = [lambda: regard.attention(q, k, v, **said)]
 
+    theirs = torch_attention(case, said)
+
     def rival():
         with torch.no_grad():
-            return torch_attention(case, q, k, v, said, bias)
+            return theirs(q, k, v, bias)
 
     calls.append(rival)
+    same(case, "out", calls[0](), rival(), "PyTorch's")
     session = onnx_session(case, options)
     if session is not None:
         feeds = {"q": q.numpy(), "k": k.numpy(), "v": v.numpy()}
-        if case.heads != case.kv_heads or case.queries != case.keys or case.causal:
-            calls.append(lambda: session.run(None, feeds))
-        else:  # its fused operator wants [batch, sequence, heads · width]
-            feeds = {name: x.transpose(0, 2, 1, 3).reshape(case.batch, x.shape[2], -1).copy() for name, x in feeds.items()}
-            calls.append(lambda: session.run(None, feeds))
-    same(case, "out", calls[0](), calls[1]())
+        if session.fused:  # it wants [batch, sequence, heads · width]
+            flat = (case.batch, -1, case.heads * case.width)
+            feeds = {name: x.transpose(0, 2, 1, 3).reshape(flat).copy() for name, x in feeds.items()}
+        calls.append(lambda: session.run(feeds))
+        found = torch.from_numpy(calls[2]())
+        if session.fused:
+            found = found.reshape(case.batch, case.queries, case.heads, case.width).transpose(1, 2)
+        same(case, "out", calls[0](), found, "onnxruntime's")
     times = turn_by_turn(calls, options.seconds)
     return times if len(times) == 3 else [*times, None]
 
@@ -259,7 +276,18 @@ def onnx_session(case, options):
     how = onnxruntime.SessionOptions()
     how.intra_op_num_threads = options.threads
     how.add_session_config_entry("session.intra_op.allow_spinning", "0")  # a spinning pool slows whoever comes next
-    return onnxruntime.InferenceSession(model.SerializeToString(), how)
+    return Session(onnxruntime.InferenceSession(model.SerializeToString(), how), fused)
+
+
+@dataclass
+class Session:
+    """onnxruntime's attention; `fused` is the operator that stores no scores."""
+
+    session: object
+    fused: bool
+
+    def run(self, feeds):
+        return self.session.run(None, feeds)[0]
 
 
 def backward_times(case, options):
@@ -280,22 +308,24 @@ def backward_times(case, options):
 
     leaves = [x.detach().clone().requires_grad_() for x in (q, k, v, *([bias] if bias is not None else []))]
 
+    theirs = torch_attention(case, said)
+
     def rival_step():
-        out = torch_attention(case, *leaves[:3], said, leaves[3] if bias is not None else None)
+        out = theirs(*leaves[:3], leaves[3] if bias is not None else None)
         return torch.autograd.grad(out, leaves, d_out)
 
     for name, found, expected in zip(("dq", "dk", "dv", "d_bias"), our_step(), rival_step()):
-        same(case, name, found, expected)
+        same(case, name, found, expected, "PyTorch's")
     return turn_by_turn([our_step, rival_step], options.seconds)
 
 
-def same(case, name, found, expected):
+def same(case, name, found, expected, whose):
     """Both compute the same: the largest difference is rounding."""
     largest = expected.float().abs().max().item()
     allowed = (0.03 if expected.element_size() == 2 else 2e-4) * max(1.0, largest)
     difference = (found.float() - expected.float()).abs().max().item()
     if not difference <= allowed:
-        sys.exit(f"{case.name}: {name} differs by {difference} from PyTorch's")
+        sys.exit(f"{case.name}: {name} differs by {difference} from {whose}")
 
 
 @dataclass
@@ -370,8 +400,12 @@ def judge(rows, options, cpu):
     return misses
 
 
+def marks(options):
+    """The lines of docs/benchmarks.md that the table stands between."""
+    return tuple(f"<!-- attention {options.dtype}: {edge} -->" for edge in ("begin", "end"))
+
+
 def write(rows, misses, options, cpu, ceiling):
-    name = f"attention {options.dtype}"
     with open("/proc/cpuinfo") as info:
         model = next((line.split(":")[1].strip() for line in info if line.startswith("model name")), platform.processor())
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True).stdout.strip()
@@ -391,14 +425,10 @@ def write(rows, misses, options, cpu, ceiling):
         "",
         *(["Below the bar:", "", *(f"- {miss}" for miss in misses)] if misses else ["No bar was missed."]),
     ]
-    path = ROOT / "docs" / "benchmarks.md"
-    text = path.read_text()
-    begin, end = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
-    if begin not in text:
-        sys.exit(f"docs/benchmarks.md has no place for this table: expected the lines {begin} and {end}")
-    before, rest = text.split(begin)
+    begin, end = marks(options)
+    before, rest = REPORT.read_text().split(begin)
     _, after = rest.split(end)
-    path.write_text(before + begin + "\n" + "\n".join(lines) + "\n" + end + after)
+    REPORT.write_text(before + begin + "\n" + "\n".join(lines) + "\n" + end + after)
 
 
 if __name__ == "__main__":
