@@ -2,8 +2,9 @@
 //!
 //! - [`operation`]: the differentiable operations; on the CPU they are fused, elsewhere composed of Burn's own.
 //! - [`mechanisms`]: the attention family, one file each.
-//! - [`layers`]: multi-head attention, feed-forward, encoder, positions.
+//! - [`layers`]: multi-head attention, feed-forward, encoder, decoder with its cache, positions.
 //! - [`models`]: whole models.
+//! - [`generation`]: greedy and beam search, sampling.
 //! - [`optimizer`], [`Noise`], [`parameters`]: what training needs, so that a resumed run ends with the same bits.
 //!
 //! ```
@@ -21,6 +22,7 @@
 mod error;
 mod noise;
 
+pub mod generation;
 pub mod layers;
 pub mod mechanisms;
 pub mod models;

@@ -1,5 +1,7 @@
 //! The parts models are made of: config → init → forward. Initial values are a function of a [`Noise`] alone.
 
+mod cache;
+mod decoder;
 mod embedding;
 mod encoder;
 mod feed_forward;
@@ -8,6 +10,8 @@ mod multi_head;
 mod norm;
 mod positions;
 
+pub use cache::KeyValueCache;
+pub use decoder::{DecoderLayer, DecoderLayerConfig, SourceKeys};
 pub use embedding::Embedding;
 pub use encoder::{EncoderLayer, EncoderLayerConfig};
 pub use feed_forward::{FeedForward, FeedForwardConfig};

@@ -165,6 +165,39 @@ impl MultiHead {
         )
     }
 
+    /// Keys and values of `x`, `[batch, sequence, width]`, for [`attend`](Self::attend): each
+    /// `[batch, kv_heads, sequence, head_dim]`. They know no position: not for a layer with rotary positions.
+    pub fn keys_and_values(&self, x: Tensor<3>) -> (Tensor<4>, Tensor<4>) {
+        (
+            self.split(self.key.forward(x.clone()), self.kv_heads),
+            self.split(self.value.forward(x), self.kv_heads),
+        )
+    }
+
+    /// What [`forward`](Self::forward) gives for queries `x`, `[batch, queries, width]`, where keys and values are known.
+    /// All of the first `visible_keys` of each row are seen: causality is the caller's.
+    pub fn attend(
+        &self,
+        x: Tensor<3>,
+        keys: Tensor<4>,
+        values: Tensor<4>,
+        visible_keys: Option<&[usize]>,
+    ) -> Tensor<3> {
+        let shape = x.dims();
+        let query = self.split(self.query.forward(x), self.heads);
+        let options = AttentionOptions {
+            visible_keys: visible_keys.map(<[usize]>::to_vec),
+            ..AttentionOptions::default()
+        };
+        let mixed = attention(query, keys, values, &options);
+        self.output.forward(mixed.swap_dims(1, 2).reshape(shape))
+    }
+
+    /// Key heads.
+    pub fn kv_heads(&self) -> usize {
+        self.kv_heads
+    }
+
     /// The weights that [`forward`](Self::forward) mixes with, `[batch, heads, queries, keys]`.
     pub fn weights(&self, input: MultiHeadInput) -> Tensor<4> {
         let (query, key, options) = self.prepare(input);

@@ -1,3 +1,4 @@
 //! Whole models.
 
+pub mod sequence_to_sequence;
 pub mod text_classifier;

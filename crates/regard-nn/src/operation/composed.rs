@@ -146,3 +146,16 @@ pub fn rotary(x: Tensor<4>, base: f32) -> Tensor<4> {
         3,
     )
 }
+
+/// As [`super::cross_entropy`].
+pub fn cross_entropy(logits: Tensor<2>, targets: &[usize], smoothing: f32) -> Tensor<1> {
+    let [rows, classes] = logits.dims();
+    let mut wanted = vec![smoothing / classes as f32; rows * classes];
+    for (row, target) in wanted.chunks_mut(classes).zip(targets) {
+        row[*target] += 1.0 - smoothing;
+    }
+    let wanted = Tensor::<2>::from_data(TensorData::new(wanted, [rows, classes]), &logits.device());
+    (burn::tensor::activation::log_softmax(logits, 1) * wanted)
+        .sum()
+        .neg()
+}

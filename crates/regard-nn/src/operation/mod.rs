@@ -6,6 +6,7 @@
 
 mod attention;
 pub mod composed;
+mod cross_entropy;
 mod dropout;
 mod embedding;
 mod gelu;
@@ -15,6 +16,7 @@ mod storage;
 mod vectors;
 
 pub use attention::{AttentionOptions, attention, attention_weights};
+pub use cross_entropy::cross_entropy;
 pub use embedding::embedding;
 pub use gelu::gelu;
 pub use layer_norm::layer_norm;

@@ -7,4 +7,5 @@ mod mechanisms;
 mod operation;
 mod optimizer;
 mod parameters;
+mod sequence_to_sequence;
 mod text_classifier;

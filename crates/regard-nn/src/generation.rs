@@ -1,0 +1,489 @@
+//! Choosing what a sequence-to-sequence model writes: greedy and beam search, sampling, forced scoring.
+//!
+//! What comes out for a source does not depend on which others are in the batch: every choice is a function of the
+//! source, the options and the model, and equal scores are settled by hypothesis and token number.
+
+use std::cmp::Ordering;
+use std::collections::HashSet;
+
+use rayon::prelude::*;
+
+use crate::Noise;
+use crate::models::sequence_to_sequence::SequenceToSequence;
+
+/// How to choose.
+#[derive(Clone, Debug, PartialEq)]
+pub struct GenerationOptions {
+    /// Hypotheses that are followed; 1 = greedy.
+    pub beam: usize,
+    /// Hypotheses that come back, the best first; at most `beam`.
+    pub n_best: usize,
+    /// A finished hypothesis scores `log p / length^penalty`: 0 prefers short ones.
+    pub length_penalty: f32,
+    /// No run of so many tokens occurs twice; 0 = no such rule.
+    pub no_repeat: usize,
+    /// Logits of tokens that were written are divided by this, or multiplied where negative (Keskar et al. 2019); 1 = off.
+    pub repetition_penalty: f32,
+    /// Tokens before an end may come.
+    pub min_length: usize,
+    /// Tokens of a target at most; a source of `n` tokens also bounds it at `2 n + 16`.
+    pub max_length: usize,
+    /// Tokens with which every target begins.
+    pub prefix: Vec<u32>,
+    /// Tokens that are never written.
+    pub forbidden: Vec<u32>,
+    /// Draw lots instead of searching.
+    pub sampling: Option<Sampling>,
+}
+
+/// How lots are drawn.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Sampling {
+    /// Logits are divided by this.
+    pub temperature: f32,
+    /// Only the so many most probable tokens; 0 = all.
+    pub top_k: usize,
+    /// Only the most probable tokens that together have this probability; 1 = all.
+    pub top_p: f32,
+    /// Seed of the lots; the source is part of it, its place in the batch is not.
+    pub seed: u64,
+}
+
+impl Default for GenerationOptions {
+    fn default() -> Self {
+        Self {
+            beam: 5,
+            n_best: 1,
+            length_penalty: 1.0,
+            no_repeat: 0,
+            repetition_penalty: 1.0,
+            min_length: 0,
+            max_length: 256,
+            prefix: Vec::new(),
+            forbidden: vec![0, 1],
+            sampling: None,
+        }
+    }
+}
+
+/// A target that was written.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Hypothesis {
+    /// Its tokens, without the end.
+    pub tokens: Vec<u32>,
+    /// Natural logarithm of its probability, the end included.
+    pub log_probability: f32,
+    /// By what hypotheses are ranked.
+    pub score: f32,
+    /// The bound on its length ended it, not the model.
+    pub cut: bool,
+}
+
+/// One target under way.
+#[derive(Clone, Debug, Default)]
+struct Open {
+    tokens: Vec<u32>,
+    log_probability: f32,
+    /// Not yet a hypothesis of its own: all begin as one.
+    idle: bool,
+}
+
+/// One source under way.
+struct Sentence {
+    /// Its place among the sources.
+    place: usize,
+    limit: usize,
+    key: u64,
+    open: Vec<Open>,
+    finished: Vec<Hypothesis>,
+}
+
+/// A token that a row may go on with.
+#[derive(Clone, Copy, Debug)]
+struct Candidate {
+    row: usize,
+    token: u32,
+    log_probability: f32,
+}
+
+/// Writes a target, or the `n_best`, for each source.
+///
+/// # Panics
+///
+/// If a source is empty or `beam` is 0.
+pub fn generate(
+    model: &SequenceToSequence,
+    sources: &[&[u32]],
+    options: &GenerationOptions,
+) -> Vec<Vec<Hypothesis>> {
+    assert!(
+        options.beam > 0,
+        "generation follows at least one hypothesis"
+    );
+    if sources.is_empty() {
+        return Vec::new();
+    }
+    let beam = options.beam;
+    let end = model.end();
+    let mut sentences: Vec<Sentence> = sources
+        .iter()
+        .enumerate()
+        .map(|(place, source)| Sentence::new(place, source, options))
+        .collect();
+    let longest = sentences.iter().map(|one| one.limit).max().unwrap_or(0);
+    let mut decoding = model.start(sources, beam, longest + 1);
+    let mut answers = vec![Vec::new(); sources.len()];
+    let mut tokens = vec![end; sources.len() * beam];
+    while !sentences.is_empty() {
+        let logits = model.step(&mut decoding, &tokens);
+        let vocabulary = logits.dims()[1];
+        let logits: Vec<f32> = logits.into_data().iter::<f32>().collect();
+        let rows: Vec<Vec<usize>> = sentences
+            .par_iter_mut()
+            .zip(logits.par_chunks(beam * vocabulary))
+            .map(|(sentence, logits)| sentence.advance(logits, vocabulary, end, options))
+            .collect();
+        let order: Vec<usize> = rows
+            .iter()
+            .enumerate()
+            .flat_map(|(at, rows)| rows.iter().map(move |row| at * beam + row))
+            .collect();
+        decoding.reorder(&order);
+        let (kept, mut going) = (sentences.len(), Vec::with_capacity(sentences.len()));
+        let mut still = Vec::with_capacity(kept);
+        for (at, sentence) in sentences.into_iter().enumerate() {
+            if sentence.is_done(options) {
+                let place = sentence.place;
+                answers[place] = sentence.best(options.n_best);
+            } else {
+                going.push(at);
+                still.push(sentence);
+            }
+        }
+        if !still.is_empty() {
+            decoding.keep(&going);
+        }
+        sentences = still;
+        tokens = sentences
+            .iter()
+            .flat_map(|sentence| &sentence.open)
+            .map(|open| open.tokens.last().copied().unwrap_or(end))
+            .collect();
+    }
+    answers
+}
+
+/// Natural logarithm of the probability of each token of each target and of its end, given the source.
+///
+/// # Panics
+///
+/// If there are not as many targets as sources, or a source is empty.
+pub fn score(model: &SequenceToSequence, sources: &[&[u32]], targets: &[&[u32]]) -> Vec<Vec<f32>> {
+    let logits = model.forward(sources, targets, &mut Noise::off());
+    let vocabulary = logits.dims()[1];
+    let logits: Vec<f32> = logits.into_data().iter::<f32>().collect();
+    let mut rows = logits.chunks(vocabulary);
+    let end = model.end();
+    targets
+        .iter()
+        .map(|target| {
+            target
+                .iter()
+                .chain([&end])
+                .zip(&mut rows)
+                .map(|(token, row)| row[*token as usize] - log_sum(row))
+                .collect()
+        })
+        .collect()
+}
+
+fn log_sum(row: &[f32]) -> f32 {
+    let largest = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let sum: f64 = row.iter().map(|x| f64::from(x - largest).exp()).sum();
+    largest + sum.ln() as f32
+}
+
+impl Sentence {
+    fn new(place: usize, source: &[u32], options: &GenerationOptions) -> Self {
+        let limit = options.max_length.min(2 * source.len() + 16);
+        let open = (0..options.beam).map(|row| Open {
+            // Lots differ from the first draw on; a search begins with one hypothesis.
+            idle: row > 0 && options.sampling.is_none(),
+            ..Open::default()
+        });
+        Self {
+            place,
+            limit: limit.max(options.prefix.len() + 1).max(1),
+            key: source.iter().fold(0xCBF2_9CE4_8422_2325, |key, id| {
+                (key ^ u64::from(*id)).wrapping_mul(0x0000_0100_0000_01B3)
+            }),
+            open: open.collect(),
+            finished: Vec::new(),
+        }
+    }
+
+    /// Whether nothing under way can still come back: all that are asked for are finished, and the best under way would
+    /// score no better than the last of them even if it ended for nothing now. A peaked model fills the beam with bad
+    /// endings early, so how many have ended says nothing.
+    fn is_done(&self, options: &GenerationOptions) -> bool {
+        let under_way = self.open.iter().filter(|open| !open.idle);
+        let best = under_way
+            .map(|open| ranked(open.log_probability, open.tokens.len(), options))
+            .max_by(f32::total_cmp);
+        let Some(best) = best else { return true };
+        if options.sampling.is_some() || self.finished.len() < options.n_best {
+            return false;
+        }
+        let better = self.finished.iter().filter(|done| done.score >= best);
+        better.count() >= options.n_best
+    }
+
+    /// Goes one token on; the row that each hypothesis continues.
+    fn advance(
+        &mut self,
+        logits: &[f32],
+        vocabulary: usize,
+        end: u32,
+        options: &GenerationOptions,
+    ) -> Vec<usize> {
+        if let Some(sampling) = &options.sampling {
+            return self.draw(logits, vocabulary, end, options, sampling);
+        }
+        let beam = options.beam;
+        let mut candidates = Vec::with_capacity(2 * beam * beam);
+        for (row, (open, logits)) in self.open.iter().zip(logits.chunks(vocabulary)).enumerate() {
+            if open.idle {
+                continue;
+            }
+            let allowed = self.allowed(&open.tokens, logits, end, options);
+            for (token, log_probability) in most(&allowed, 2 * beam) {
+                candidates.push(Candidate {
+                    row,
+                    token,
+                    log_probability: open.log_probability + log_probability,
+                });
+            }
+        }
+        candidates.sort_by(|a, b| {
+            b.log_probability
+                .total_cmp(&a.log_probability)
+                .then((a.row, a.token).cmp(&(b.row, b.token)))
+        });
+        let (mut next, mut rows) = (Vec::with_capacity(beam), Vec::with_capacity(beam));
+        for (rank, candidate) in candidates.iter().enumerate() {
+            if next.len() == beam {
+                break;
+            }
+            let before = &self.open[candidate.row].tokens;
+            if candidate.token == end {
+                // An end that would not be followed as a token is not followed as an end.
+                if rank < beam {
+                    let cut = before.len() >= self.limit;
+                    let finished = finish(before, candidate.log_probability, cut, options);
+                    self.finished.push(finished);
+                }
+                continue;
+            }
+            let mut tokens = Vec::with_capacity(before.len() + 1);
+            tokens.extend_from_slice(before);
+            tokens.push(candidate.token);
+            rows.push(candidate.row);
+            next.push(Open {
+                tokens,
+                log_probability: candidate.log_probability,
+                idle: false,
+            });
+        }
+        while next.len() < beam {
+            rows.push(0);
+            next.push(Open {
+                idle: true,
+                ..Open::default()
+            });
+        }
+        self.open = next;
+        rows
+    }
+
+    /// One lot for each hypothesis.
+    fn draw(
+        &mut self,
+        logits: &[f32],
+        vocabulary: usize,
+        end: u32,
+        options: &GenerationOptions,
+        sampling: &Sampling,
+    ) -> Vec<usize> {
+        for row in 0..self.open.len() {
+            if self.open[row].idle {
+                continue;
+            }
+            let before = std::mem::take(&mut self.open[row].tokens);
+            let logits = &logits[row * vocabulary..][..vocabulary];
+            let allowed = self.allowed(&before, logits, end, options);
+            let seed = sampling.seed ^ self.key.wrapping_add(row as u64);
+            let lot = Noise::at(seed, before.len() as u64).uniform(1)[0];
+            let token = lot_of(&allowed, sampling, lot);
+            let log_probability = self.open[row].log_probability + allowed[token as usize];
+            if token == end {
+                let cut = before.len() >= self.limit;
+                self.finished
+                    .push(finish(&before, log_probability, cut, options));
+                self.open[row].idle = true;
+            } else {
+                self.open[row].log_probability = log_probability;
+                self.open[row].tokens = [before, vec![token]].concat();
+            }
+        }
+        (0..self.open.len()).collect()
+    }
+
+    /// Logarithms of the probabilities of what may follow; −∞ for what may not.
+    fn allowed(
+        &self,
+        before: &[u32],
+        logits: &[f32],
+        end: u32,
+        options: &GenerationOptions,
+    ) -> Vec<f32> {
+        let mut values = logits.to_vec();
+        if options.repetition_penalty != 1.0 {
+            let written: HashSet<u32> = before.iter().copied().collect();
+            for token in written {
+                let value = &mut values[token as usize];
+                *value = match *value > 0.0 {
+                    true => *value / options.repetition_penalty,
+                    false => *value * options.repetition_penalty,
+                };
+            }
+        }
+        let log_sum = log_sum(&values);
+        values.iter_mut().for_each(|value| *value -= log_sum);
+        let only = |values: &mut Vec<f32>, token: u32| {
+            let kept = values[token as usize];
+            values.fill(f32::NEG_INFINITY);
+            values[token as usize] = kept;
+        };
+        if let Some(forced) = options.prefix.get(before.len()) {
+            only(&mut values, *forced);
+            return values;
+        }
+        if before.len() >= self.limit {
+            only(&mut values, end);
+            return values;
+        }
+        for token in &options.forbidden {
+            values[*token as usize] = f32::NEG_INFINITY;
+        }
+        if before.len() < options.min_length {
+            values[end as usize] = f32::NEG_INFINITY;
+        }
+        for token in repeats(before, options.no_repeat) {
+            values[token as usize] = f32::NEG_INFINITY;
+        }
+        values
+    }
+
+    /// What was finished, the best first.
+    fn best(mut self, count: usize) -> Vec<Hypothesis> {
+        self.finished.sort_by(|a, b| {
+            b.score
+                .total_cmp(&a.score)
+                .then_with(|| a.tokens.cmp(&b.tokens))
+        });
+        self.finished.truncate(count.max(1));
+        self.finished
+    }
+}
+
+fn finish(
+    tokens: &[u32],
+    log_probability: f32,
+    cut: bool,
+    options: &GenerationOptions,
+) -> Hypothesis {
+    Hypothesis {
+        tokens: tokens.to_vec(),
+        log_probability,
+        score: ranked(log_probability, tokens.len(), options),
+        cut,
+    }
+}
+
+/// The score of a target of so many tokens and an end.
+fn ranked(log_probability: f32, tokens: usize, options: &GenerationOptions) -> f32 {
+    log_probability / ((tokens + 1) as f32).powf(options.length_penalty)
+}
+
+/// The tokens that would make a run of `length` tokens occur a second time.
+fn repeats(before: &[u32], length: usize) -> Vec<u32> {
+    if length == 0 || before.len() < length {
+        return Vec::new();
+    }
+    let last = &before[before.len() + 1 - length..];
+    before
+        .windows(length)
+        .filter(|window| window[..length - 1] == *last)
+        .map(|window| window[length - 1])
+        .collect()
+}
+
+/// The `count` largest finite values with their places, largest first, equals by their place.
+fn most(values: &[f32], count: usize) -> Vec<(u32, f32)> {
+    let by_value = |a: &(u32, f32), b: &(u32, f32)| match b.1.total_cmp(&a.1) {
+        Ordering::Equal => a.0.cmp(&b.0),
+        other => other,
+    };
+    let mut found: Vec<(u32, f32)> = Vec::with_capacity(count + 1);
+    for (place, value) in values.iter().enumerate() {
+        if *value == f32::NEG_INFINITY || value.is_nan() {
+            continue;
+        }
+        if found.len() == count && found.last().is_some_and(|last| last.1 >= *value) {
+            continue;
+        }
+        let new = (place as u32, *value);
+        let at = found.partition_point(|old| by_value(old, &new) == Ordering::Less);
+        found.insert(at, new);
+        found.truncate(count);
+    }
+    found
+}
+
+/// The token that a number of `0.0..1.0` stands for.
+fn lot_of(allowed: &[f32], sampling: &Sampling, lot: f32) -> u32 {
+    let count = match sampling.top_k {
+        0 => allowed.len(),
+        count => count,
+    };
+    let mut ranked: Vec<(u32, f32)> = allowed
+        .iter()
+        .enumerate()
+        .filter(|(_, value)| value.is_finite())
+        .map(|(token, value)| (token as u32, *value))
+        .collect();
+    ranked.sort_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
+    ranked.truncate(count.max(1));
+    let Some((first, largest)) = ranked.first().copied() else {
+        return 0;
+    };
+    let weight = |value: f32| f64::from((value - largest) / sampling.temperature.max(1e-6)).exp();
+    let total: f64 = ranked.iter().map(|(_, value)| weight(*value)).sum();
+    let mut kept = 0;
+    let mut mass = 0.0;
+    for (_, value) in &ranked {
+        mass += weight(*value);
+        kept += 1;
+        if mass >= f64::from(sampling.top_p) * total {
+            break;
+        }
+    }
+    let mut left = f64::from(lot) * mass;
+    for (token, value) in &ranked[..kept] {
+        left -= weight(*value);
+        if left < 0.0 {
+            return *token;
+        }
+    }
+    first
+}

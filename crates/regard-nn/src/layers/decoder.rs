@@ -1,0 +1,178 @@
+//! A decoder layer that normalises first: what was written so far, then the source, then each position for itself.
+
+use burn::module::Module;
+use burn::tensor::{Device, Int, Tensor};
+use regard_kernels::Causal;
+
+use super::{
+    FeedForward, FeedForwardConfig, KeyValueCache, LayerNorm, MultiHead, MultiHeadConfig,
+    MultiHeadInput,
+};
+use crate::{ConfigError, Noise};
+
+/// Sizes of a [`DecoderLayer`].
+#[derive(Clone, Debug, PartialEq)]
+pub struct DecoderLayerConfig {
+    /// Length of the vectors.
+    pub width: usize,
+    /// Attention heads, of both attentions.
+    pub heads: usize,
+    /// Inner length of the feed-forward part.
+    pub feed_forward: usize,
+    /// Probability that an element of a part's output is dropped.
+    pub dropout: f64,
+}
+
+/// ```text
+/// y   = x + dropout(self_attention(norm(x)))            a position sees itself and those before it
+/// z   = y + dropout(source_attention(norm(y), source))
+/// out = z + dropout(feed_forward(norm(z)))
+/// ```
+///
+/// All parts start at zero: the layer starts as the identity.
+#[derive(Module, Debug)]
+pub struct DecoderLayer {
+    /// Before the self-attention.
+    pub self_norm: LayerNorm,
+    /// Over the target so far.
+    pub self_attention: MultiHead,
+    /// Before the attention over the source.
+    pub source_norm: LayerNorm,
+    /// Over the encoder's output.
+    pub source_attention: MultiHead,
+    /// Before the feed-forward part.
+    pub feed_forward_norm: LayerNorm,
+    /// What each position computes for itself.
+    pub feed_forward: FeedForward,
+    dropout: f64,
+}
+
+/// Keys and values of the source in one layer, `[sentences, heads, sequence, head_dim]`, computed once per sentence.
+#[derive(Clone, Debug)]
+pub struct SourceKeys {
+    keys: Tensor<4>,
+    values: Tensor<4>,
+}
+
+impl SourceKeys {
+    /// Keeps these sentences, in this order.
+    pub fn select(&mut self, sentences: &Tensor<1, Int>) {
+        self.keys = self.keys.clone().select(0, sentences.clone());
+        self.values = self.values.clone().select(0, sentences.clone());
+    }
+}
+
+impl DecoderLayerConfig {
+    /// A layer that passes its input through until it has learned.
+    ///
+    /// # Errors
+    ///
+    /// As [`MultiHeadConfig::validate`].
+    pub fn init(&self, noise: &mut Noise, device: &Device) -> Result<DecoderLayer, ConfigError> {
+        let attention = MultiHeadConfig::new(self.width, self.heads);
+        let causal = MultiHeadConfig {
+            causal: Some(Causal::TopLeft),
+            ..attention.clone()
+        };
+        let feed_forward = FeedForwardConfig {
+            width: self.width,
+            inner: self.feed_forward,
+            dropout: self.dropout,
+        };
+        Ok(DecoderLayer {
+            self_norm: LayerNorm::new(self.width, device),
+            self_attention: causal.init(noise, device)?,
+            source_norm: LayerNorm::new(self.width, device),
+            source_attention: attention.init(noise, device)?,
+            feed_forward_norm: LayerNorm::new(self.width, device),
+            feed_forward: feed_forward.init(noise, device),
+            dropout: self.dropout,
+        })
+    }
+}
+
+impl DecoderLayer {
+    /// `x`: `[batch, target, width]`, `source`: `[batch, source, width]` → `[batch, target, width]`. `visible` counts the
+    /// source's positions that are not padding; padding behind a target is seen by nothing before it.
+    pub fn forward(
+        &self,
+        x: Tensor<3>,
+        source: Tensor<3>,
+        visible: &[usize],
+        noise: &mut Noise,
+    ) -> Tensor<3> {
+        let x = self.after_self(x, noise);
+        let mixed = self
+            .source_attention
+            .forward(self.over_source(x.clone(), source, visible));
+        let x = x + noise.dropout(mixed, self.dropout);
+        self.after_feed_forward(x, noise)
+    }
+
+    /// The weights of the attention over the source for the same `x`, `[batch, heads, target, source]`.
+    pub fn source_weights(&self, x: Tensor<3>, source: Tensor<3>, visible: &[usize]) -> Tensor<4> {
+        let x = self.after_self(x, &mut Noise::off());
+        self.source_attention
+            .weights(self.over_source(x, source, visible))
+    }
+
+    /// What [`step`](Self::step) needs of the source.
+    pub fn source_keys(&self, source: Tensor<3>) -> SourceKeys {
+        let (keys, values) = self.source_attention.keys_and_values(source);
+        SourceKeys { keys, values }
+    }
+
+    /// An empty cache for so many rows and positions.
+    pub fn cache(&self, positions: usize, rows: usize, device: &Device) -> KeyValueCache {
+        let width = self.self_attention.key.weight.dims()[1];
+        let heads = self.self_attention.kv_heads();
+        KeyValueCache::new(positions, rows, width, heads, device)
+    }
+
+    /// One position more, `[rows, 1, width]` → the same as [`forward`](Self::forward) gives there. The rows of a sentence
+    /// are neighbours: its hypotheses query its keys together.
+    pub fn step(
+        &self,
+        x: Tensor<3>,
+        source: &SourceKeys,
+        visible: &[usize],
+        cache: &mut KeyValueCache,
+    ) -> Tensor<3> {
+        let shape @ [rows, _, width] = x.dims();
+        let normed = self.self_norm.forward(x.clone());
+        cache.push(
+            self.self_attention.key.forward(normed.clone()),
+            self.self_attention.value.forward(normed.clone()),
+        );
+        let (keys, values) = cache.seen();
+        let x = x + self.self_attention.attend(normed, keys, values, None);
+        let sentences = source.keys.dims()[0].max(1);
+        let normed =
+            self.source_norm
+                .forward(x.clone())
+                .reshape([sentences, rows / sentences, width]);
+        let (keys, values) = (source.keys.clone(), source.values.clone());
+        let mixed = self
+            .source_attention
+            .attend(normed, keys, values, Some(visible))
+            .reshape(shape);
+        self.after_feed_forward(x + mixed, &mut Noise::off())
+    }
+
+    fn after_self(&self, x: Tensor<3>, noise: &mut Noise) -> Tensor<3> {
+        let input = MultiHeadInput::self_attention(self.self_norm.forward(x.clone()));
+        x + noise.dropout(self.self_attention.forward(input), self.dropout)
+    }
+
+    fn over_source(&self, x: Tensor<3>, source: Tensor<3>, visible: &[usize]) -> MultiHeadInput {
+        MultiHeadInput::cross_attention(self.source_norm.forward(x), source)
+            .visible_keys(visible.to_vec())
+    }
+
+    fn after_feed_forward(&self, x: Tensor<3>, noise: &mut Noise) -> Tensor<3> {
+        let computed = self
+            .feed_forward
+            .forward(self.feed_forward_norm.forward(x.clone()), noise);
+        x + noise.dropout(computed, self.dropout)
+    }
+}

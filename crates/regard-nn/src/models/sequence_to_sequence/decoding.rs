@@ -1,0 +1,111 @@
+//! Writing a position at a time: what was read is kept, what was written is cached.
+
+use burn::tensor::{Device, Int, Tensor, TensorData};
+
+use super::SequenceToSequence;
+use crate::Noise;
+use crate::layers::{KeyValueCache, SourceKeys, sinusoidal};
+
+/// Targets under way: some hypotheses for each of some sentences.
+#[derive(Clone, Debug)]
+pub struct Decoding {
+    sources: Vec<SourceKeys>,
+    lengths: Vec<usize>,
+    caches: Vec<KeyValueCache>,
+    /// `[positions, width]`
+    positions: Tensor<2>,
+    at: usize,
+    hypotheses: usize,
+}
+
+impl SequenceToSequence {
+    /// Reads the sources and makes room for `hypotheses` targets of each, of at most `positions` tokens.
+    ///
+    /// # Panics
+    ///
+    /// If there is no source, one is empty, or an id is not in the table.
+    pub fn start(&self, sources: &[&[u32]], hypotheses: usize, positions: usize) -> Decoding {
+        let (source, lengths) = self.encode(sources, &mut Noise::off());
+        let [sentences, _, width] = source.dims();
+        let device = source.device();
+        Decoding {
+            sources: self
+                .decoder
+                .iter()
+                .map(|layer| layer.source_keys(source.clone()))
+                .collect(),
+            caches: self
+                .decoder
+                .iter()
+                .map(|layer| layer.cache(positions, sentences * hypotheses, &device))
+                .collect(),
+            positions: sinusoidal(positions, width, &device),
+            lengths,
+            at: 0,
+            hypotheses,
+        }
+    }
+
+    /// Writes one token to each hypothesis; the logits of what follows, `[sentences · hypotheses, vocabulary]`.
+    ///
+    /// # Panics
+    ///
+    /// If there is not one token for each hypothesis, or no room for another position.
+    pub fn step(&self, decoding: &mut Decoding, tokens: &[u32]) -> Tensor<2> {
+        let rows = decoding.lengths.len() * decoding.hypotheses;
+        assert_eq!(tokens.len(), rows, "one token for each hypothesis");
+        let ids: Vec<i32> = tokens.iter().map(|token| *token as i32).collect();
+        let ids = Tensor::<2, Int>::from_data(TensorData::new(ids, [rows, 1]), &self.device());
+        let x = self.tokens.forward(ids);
+        let width = x.dims()[2];
+        let position: Tensor<3> = decoding
+            .positions
+            .clone()
+            .narrow(0, decoding.at, 1)
+            .unsqueeze();
+        let mut x = x.mul_scalar((width as f32).sqrt()) + position;
+        let layers = self.decoder.iter().zip(&decoding.sources);
+        for ((layer, source), cache) in layers.zip(&mut decoding.caches) {
+            x = layer.step(x, source, &decoding.lengths, cache);
+        }
+        decoding.at += 1;
+        self.logits(self.decoder_norm.forward(x.reshape([rows, width])))
+    }
+}
+
+impl Decoding {
+    /// Keeps these hypotheses, in this order, by their row.
+    pub fn reorder(&mut self, rows: &[usize]) {
+        if rows.iter().enumerate().all(|(at, row)| at == *row)
+            && rows.len() == self.lengths.len() * self.hypotheses
+        {
+            return;
+        }
+        let rows = index(rows, &self.positions.device());
+        self.caches.iter_mut().for_each(|cache| cache.select(&rows));
+    }
+
+    /// Keeps these sentences, in this order, with all their hypotheses.
+    pub fn keep(&mut self, sentences: &[usize]) {
+        if sentences.len() == self.lengths.len() {
+            return;
+        }
+        let per = self.hypotheses;
+        let rows: Vec<usize> = sentences
+            .iter()
+            .flat_map(|sentence| sentence * per..(sentence + 1) * per)
+            .collect();
+        self.reorder(&rows);
+        self.lengths = sentences.iter().map(|at| self.lengths[*at]).collect();
+        let sentences = index(sentences, &self.positions.device());
+        self.sources
+            .iter_mut()
+            .for_each(|source| source.select(&sentences));
+    }
+}
+
+fn index(rows: &[usize], device: &Device) -> Tensor<1, Int> {
+    let rows: Vec<i32> = rows.iter().map(|row| *row as i32).collect();
+    let count = rows.len();
+    Tensor::from_data(TensorData::new(rows, [count]), device)
+}

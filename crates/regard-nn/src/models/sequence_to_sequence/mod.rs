@@ -1,0 +1,194 @@
+//! A Transformer that reads one sequence and writes another (Vaswani et al. 2017), normalising first.
+//!
+//! ```text
+//! x_i    = dropout(√width · row(s_i) + sinusoid_i)       the source; so for the target, begun with the end token
+//! source = norm(encoder(x))
+//! h      = norm(decoder(y, source))
+//! logits = h · rowsᵀ                                     one table for source, target and output (Press & Wolf 2017)
+//! ```
+//!
+//! [`forward`](SequenceToSequence::forward) teaches: all positions of the target at once.
+//! [`start`](SequenceToSequence::start) and [`step`](SequenceToSequence::step) write: one position at a time, over keys
+//! and values that were computed once; [`generation`](crate::generation) chooses the tokens.
+
+mod config;
+mod decoding;
+
+use burn::module::Module;
+use burn::tensor::{Device, Int, Tensor, TensorData};
+
+pub use config::SequenceToSequenceConfig;
+pub use decoding::Decoding;
+
+use crate::Noise;
+use crate::layers::{
+    DecoderLayer, DecoderLayerConfig, Embedding, EncoderLayer, EncoderLayerConfig, LayerNorm,
+    MultiHeadConfig, sinusoidal,
+};
+use crate::operation::embedding;
+
+/// The model; see the [module](self).
+#[derive(Module, Debug)]
+pub struct SequenceToSequence {
+    /// A vector for each token; the last is the end.
+    pub tokens: Embedding,
+    /// What reads the source.
+    pub encoder: Vec<EncoderLayer>,
+    /// On what was read.
+    pub encoder_norm: LayerNorm,
+    /// What writes the target.
+    pub decoder: Vec<DecoderLayer>,
+    /// Before the table.
+    pub decoder_norm: LayerNorm,
+    dropout: f64,
+}
+
+impl SequenceToSequenceConfig {
+    /// A model whose numbers are a function of the configuration and the seed.
+    ///
+    /// # Panics
+    ///
+    /// If [`validate`](Self::validate) refuses the configuration.
+    pub fn init(&self, seed: u64, device: &Device) -> SequenceToSequence {
+        let built = self.validate().and_then(|()| {
+            // Step u64::MAX is no step of training.
+            let mut noise = Noise::at(seed, u64::MAX);
+            let reads = EncoderLayerConfig {
+                attention: MultiHeadConfig::new(self.width, self.heads),
+                feed_forward: self.feed_forward,
+                dropout: self.dropout,
+            };
+            let writes = DecoderLayerConfig {
+                width: self.width,
+                heads: self.heads,
+                feed_forward: self.feed_forward,
+                dropout: self.dropout,
+            };
+            let deviation = 1.0 / (self.width as f32).sqrt();
+            Ok(SequenceToSequence {
+                tokens: Embedding::new(self.vocabulary, self.width, deviation, &mut noise, device),
+                encoder: (0..self.encoder_layers)
+                    .map(|_| reads.init(&mut noise, device))
+                    .collect::<Result<_, _>>()?,
+                encoder_norm: LayerNorm::new(self.width, device),
+                decoder: (0..self.decoder_layers)
+                    .map(|_| writes.init(&mut noise, device))
+                    .collect::<Result<_, _>>()?,
+                decoder_norm: LayerNorm::new(self.width, device),
+                dropout: self.dropout,
+            })
+        });
+        match built {
+            Ok(model) => model,
+            Err(error) => panic!("sequence to sequence: {error}"),
+        }
+    }
+}
+
+impl SequenceToSequence {
+    /// The token that ends a text and stands before a target.
+    pub fn end(&self) -> u32 {
+        self.tokens.weight.dims()[0] as u32 - 1
+    }
+
+    /// Logits of what follows each prefix of each target: one row for each of its tokens and for its end, target after
+    /// target, `[Σ (length + 1), vocabulary]`. Padding costs nothing at the table.
+    ///
+    /// # Panics
+    ///
+    /// If there are not as many targets as sources, a source is empty, or an id is not in the table.
+    pub fn forward(&self, sources: &[&[u32]], targets: &[&[u32]], noise: &mut Noise) -> Tensor<2> {
+        let (source, lengths) = self.encode(sources, noise);
+        let mut h = self.begun(targets, noise);
+        for layer in &self.decoder {
+            h = layer.forward(h, source.clone(), &lengths, noise);
+        }
+        let [rows, longest, width] = h.dims();
+        let real = targets.iter().enumerate().flat_map(|(row, target)| {
+            (0..=target.len()).map(move |at| (row * longest + at) as i32)
+        });
+        let real: Vec<i32> = real.collect();
+        let count = real.len();
+        let real = Tensor::<2, Int>::from_data(TensorData::new(real, [1, count]), &h.device());
+        let h = embedding(h.reshape([rows * longest, width]), real).reshape([count, width]);
+        self.logits(self.decoder_norm.forward(h))
+    }
+
+    /// The weights over the source with which each token of one target, and its end, was written: for every decoder layer
+    /// `[1, heads, target + 1, source]`, by the definition. Computed only here.
+    ///
+    /// # Panics
+    ///
+    /// As [`forward`](Self::forward).
+    pub fn source_weights(&self, source: &[u32], target: &[u32]) -> Vec<Tensor<4>> {
+        let noise = &mut Noise::off();
+        let (source, lengths) = self.encode(&[source], noise);
+        let mut h = self.begun(&[target], noise);
+        let mut weights = Vec::with_capacity(self.decoder.len());
+        for layer in &self.decoder {
+            weights.push(layer.source_weights(h.clone(), source.clone(), &lengths));
+            h = layer.forward(h, source.clone(), &lengths, noise);
+        }
+        weights
+    }
+
+    /// `[batch, longest, width]` and the length of each source.
+    fn encode(&self, sources: &[&[u32]], noise: &mut Noise) -> (Tensor<3>, Vec<usize>) {
+        let lengths: Vec<usize> = sources.iter().map(|source| source.len()).collect();
+        assert!(
+            lengths.iter().all(|length| *length > 0),
+            "a source has at least one token"
+        );
+        let mut x = self.embedded(&self.padded(sources.iter().copied(), 0, None), noise);
+        for layer in &self.encoder {
+            x = layer.forward(x, Some(&lengths), noise);
+        }
+        (self.encoder_norm.forward(x), lengths)
+    }
+
+    /// The decoder's input: the end token and then the target.
+    fn begun(&self, targets: &[&[u32]], noise: &mut Noise) -> Tensor<3> {
+        let begun = self.padded(targets.iter().copied(), 0, Some(self.end()));
+        self.embedded(&begun, noise)
+    }
+
+    /// Ids filled up to the longest, `[batch, longest]`, behind `first`.
+    fn padded<'a>(
+        &self,
+        ids: impl ExactSizeIterator<Item = &'a [u32]> + Clone,
+        padding: i32,
+        first: Option<u32>,
+    ) -> Tensor<2, Int> {
+        let rows = ids.len();
+        let longest =
+            ids.clone().map(<[u32]>::len).max().unwrap_or(0) + usize::from(first.is_some());
+        let mut padded = vec![padding; rows * longest];
+        for (row, ids) in padded.chunks_mut(longest.max(1)).zip(ids) {
+            for (slot, id) in row.iter_mut().zip(first.iter().chain(ids)) {
+                *slot = *id as i32;
+            }
+        }
+        let device = self.device();
+        Tensor::from_data(TensorData::new(padded, [rows, longest]), &device)
+    }
+
+    fn embedded(&self, ids: &Tensor<2, Int>, noise: &mut Noise) -> Tensor<3> {
+        let [_, longest] = ids.dims();
+        let x = self.tokens.forward(ids.clone());
+        let width = x.dims()[2];
+        let positions = sinusoidal(longest, width, &x.device());
+        noise.dropout(
+            x.mul_scalar((width as f32).sqrt()) + positions.unsqueeze(),
+            self.dropout,
+        )
+    }
+
+    /// `[rows, width]` → `[rows, vocabulary]`
+    fn logits(&self, h: Tensor<2>) -> Tensor<2> {
+        h.matmul(self.tokens.weight.val().transpose())
+    }
+
+    fn device(&self) -> Device {
+        self.tokens.weight.val().device()
+    }
+}
