@@ -4,13 +4,19 @@ use std::fs;
 use std::path::Path;
 
 use anyhow::Context;
-use regard_tasks::text_classification::Settings;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use toml::{Table, Value};
 
 use crate::failure::Usage;
 
+/// The settings of a task: every one of them may be left out.
+pub(crate) trait Settings: Default + Serialize + DeserializeOwned {}
+
+impl<S: Default + Serialize + DeserializeOwned> Settings for S {}
+
 /// Reads the settings of a TOML file, if one is given, and then of each `key=value`.
-pub(crate) fn read(file: Option<&Path>, pairs: &[String]) -> anyhow::Result<Settings> {
+pub(crate) fn read<S: Settings>(file: Option<&Path>, pairs: &[String]) -> anyhow::Result<S> {
     let mut table = match file {
         Some(path) => {
             let text = fs::read_to_string(path)
@@ -23,7 +29,7 @@ pub(crate) fn read(file: Option<&Path>, pairs: &[String]) -> anyhow::Result<Sett
                 ))
             })?;
             for (key, value) in &table {
-                check(&format!("--config {}, {key}", path.display()), key, value)?;
+                check::<S>(&format!("--config {}, {key}", path.display()), key, value)?;
             }
             table
         }
@@ -36,7 +42,7 @@ pub(crate) fn read(file: Option<&Path>, pairs: &[String]) -> anyhow::Result<Sett
         })?;
         let (key, value) = (key.trim(), value.trim());
         let value = parsed(value);
-        check(&format!("--set {pair}"), key, &value)?;
+        check::<S>(&format!("--set {pair}"), key, &value)?;
         table.insert(key.to_owned(), value);
     }
     Ok(table.try_into()?)
@@ -52,8 +58,8 @@ fn parsed(text: &str) -> Value {
 }
 
 /// Checks one setting alone, so that the message can name where it came from.
-fn check(place: &str, key: &str, value: &Value) -> Result<(), Usage> {
-    let known = names();
+fn check<S: Settings>(place: &str, key: &str, value: &Value) -> Result<(), Usage> {
+    let known = names::<S>();
     if !known.iter().any(|name| name == key) {
         let nearest = known
             .iter()
@@ -66,7 +72,7 @@ fn check(place: &str, key: &str, value: &Value) -> Result<(), Usage> {
             .help(format!("the settings are {}", known.join(", "))));
     }
     let alone = Table::from_iter([(key.to_owned(), value.clone())]);
-    match alone.try_into::<Settings>() {
+    match alone.try_into::<S>() {
         Ok(_) => Ok(()),
         Err(error) => {
             // The names of Rust's types mean nothing to who writes a setting.
@@ -84,8 +90,8 @@ fn check(place: &str, key: &str, value: &Value) -> Result<(), Usage> {
 }
 
 /// The names of all settings, as they are written.
-fn names() -> Vec<String> {
-    match serde_json::to_value(Settings::default()) {
+fn names<S: Settings>() -> Vec<String> {
+    match serde_json::to_value(S::default()) {
         Ok(serde_json::Value::Object(settings)) => settings.keys().cloned().collect(),
         _ => Vec::new(),
     }
@@ -109,8 +115,8 @@ fn distance(a: &str, b: &str) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-    use regard_tasks::text_classification::ModelKind;
+    use super::read;
+    use regard_tasks::text_classification::{ModelKind, Settings};
     use std::io::Write;
 
     fn set(pairs: &[&str]) -> anyhow::Result<Settings> {
@@ -132,7 +138,7 @@ mod tests {
             "width = 96".to_owned(),
             "model=pooling".to_owned(),
         ];
-        let settings = read(Some(file.path()), &pairs).expect("they are right");
+        let settings: Settings = read(Some(file.path()), &pairs).expect("they are right");
         assert_eq!(settings.width, Some(96));
         assert_eq!(settings.dropout, Some(0.1));
         assert_eq!(settings.model, ModelKind::Pooling);

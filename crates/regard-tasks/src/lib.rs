@@ -11,10 +11,12 @@ pub mod metrics;
 mod random;
 pub mod report;
 mod run_folder;
+pub mod sequence_to_sequence;
 pub mod splits;
 pub mod tables;
 pub mod task;
 pub mod text_classification;
+pub mod text_metrics;
 pub mod tokenizer;
 pub mod trainer;
 

@@ -207,7 +207,7 @@ fn share(part: usize, whole: usize) -> f64 {
 }
 
 /// A statistic of `rows` rows drawn with replacement, many times; the draws depend on the seed only.
-fn resample<T: Send>(
+pub(crate) fn resample<T: Send>(
     rows: usize,
     seed: u64,
     statistic: impl Fn(&mut dyn Iterator<Item = usize>) -> T + Sync,
@@ -221,7 +221,7 @@ fn resample<T: Send>(
 
 /// The 2.5th and 97.5th percentile, linear between the nearest two, as NumPy has it; widened to hold `value` itself, which
 /// the percentiles of a skewed statistic can miss.
-fn percentiles(mut resampled: Vec<f64>, value: f64) -> (f64, f64) {
+pub(crate) fn percentiles(mut resampled: Vec<f64>, value: f64) -> (f64, f64) {
     resampled.sort_by(f64::total_cmp);
     let at = |share: f64| {
         let place = share * (resampled.len() - 1) as f64;

@@ -22,12 +22,22 @@ const MIRROR_VARIABLE: &str = "REGARD_DEBIAN_MIRROR";
 
 /// Fetches the index of bookworm/main and splits its descriptions by source package.
 pub(super) fn make(folder: &Path) -> Result<Parts> {
+    let index = fetch(folder, &["en"])?;
+    parts(
+        &index("_main_binary-amd64_Packages")?,
+        &index("_main_i18n_Translation-en")?,
+    )
+}
+
+/// Fetches the index of bookworm/main with descriptions in these languages; what comes back reads a file of it by the end
+/// of its name.
+pub(super) fn fetch(folder: &Path, languages: &[&str]) -> Result<impl Fn(&str) -> Result<String>> {
     let apt = folder.join("apt");
     for inside in ["lists/partial", "cache/archives/partial", "state"] {
         std::fs::create_dir_all(apt.join(inside))?;
     }
     std::fs::write(apt.join("debian.sources"), source(&mirror()?))?;
-    std::fs::write(apt.join("apt.conf"), configuration(&apt))?;
+    std::fs::write(apt.join("apt.conf"), configuration(&apt, languages))?;
     std::fs::write(apt.join("status"), "")?;
     println!(
         "  apt-get update, with a state of its own in {}",
@@ -38,14 +48,37 @@ pub(super) fn make(folder: &Path) -> Result<Parts> {
             .arg("update")
             .env("APT_CONFIG", apt.join("apt.conf")),
     )?;
-    let read = |suffix: &str| -> Result<String> {
+    Ok(move |suffix: &str| -> Result<String> {
         let path = find(&apt.join("lists"), suffix)?;
         Ok(std::fs::read_to_string(path)?)
+    })
+}
+
+/// Source package and sum of the description of every package.
+pub(super) fn packages(index: &str) -> Vec<(String, String)> {
+    let one = |stanza| {
+        let (package, sum) = (value(stanza, "Package")?, value(stanza, "Description-md5")?);
+        Some((origin(stanza, package).to_owned(), sum.to_owned()))
     };
-    parts(
-        &read("_main_binary-amd64_Packages")?,
-        &read("_main_i18n_Translation-en")?,
-    )
+    stanzas(index).filter_map(one).collect()
+}
+
+/// The descriptions of a language by their sum: the synopsis, then a paragraph a line.
+pub(super) fn descriptions(index: &str, language: &str) -> HashMap<String, String> {
+    let one = |stanza| {
+        Some((
+            value(stanza, "Description-md5")?.to_owned(),
+            description(stanza, language)?,
+        ))
+    };
+    stanzas(index).filter_map(one).collect()
+}
+
+/// `Source: name (version)` is written only where it differs from the package.
+fn origin<'a>(stanza: &'a str, package: &'a str) -> &'a str {
+    value(stanza, "Source")
+        .and_then(|source| source.split(' ').next())
+        .unwrap_or(package)
 }
 
 fn find(lists: &Path, suffix: &str) -> Result<PathBuf> {
@@ -102,7 +135,8 @@ fn source(mirror: &str) -> String {
     )
 }
 
-fn configuration(apt: &Path) -> String {
+fn configuration(apt: &Path, languages: &[&str]) -> String {
+    let languages: String = languages.iter().map(|one| format!("\"{one}\"; ")).collect();
     let apt = apt.display();
     // `Dir::Etc::Parts` points nowhere because a container image may forbid translations there.
     format!(
@@ -115,7 +149,7 @@ Dir::State::status "{apt}/status";
 Dir::Cache "{apt}/cache";
 APT::Architecture "amd64";
 APT::Sandbox::User "root";
-Acquire::Languages {{ "en"; }};
+Acquire::Languages {{ {languages}}};
 Acquire::GzipIndexes "false";
 "#
     )
@@ -124,7 +158,12 @@ Acquire::GzipIndexes "false";
 /// Joins the two indexes. A description that several packages share is kept once, with the first package's section.
 fn parts(packages: &str, translations: &str) -> Result<Parts> {
     let texts: HashMap<&str, String> = stanzas(translations)
-        .filter_map(|stanza| Some((value(stanza, "Description-md5")?, description(stanza)?)))
+        .filter_map(|stanza| {
+            Some((
+                value(stanza, "Description-md5")?,
+                description(stanza, "en")?,
+            ))
+        })
         .collect();
     let mut seen = HashSet::new();
     let mut parts = Parts::default();
@@ -140,10 +179,7 @@ fn parts(packages: &str, translations: &str) -> Result<Parts> {
         if !seen.insert(text) || !TOPICS.contains(&section) {
             continue;
         }
-        // `Source: name (version)` is written only where it differs from the package.
-        let origin = value(stanza, "Source")
-            .and_then(|source| source.split(' ').next())
-            .unwrap_or(package);
+        let origin = origin(stanza, package);
         let row = Row {
             text: text.clone(),
             label: section.to_owned(),
@@ -174,12 +210,11 @@ fn value<'a>(stanza: &'a str, name: &str) -> Option<&'a str> {
         .map(str::trim)
 }
 
-/// `Description-en`: the synopsis, then the body; ` .` alone parts two paragraphs, each of which becomes one line.
-fn description(stanza: &str) -> Option<String> {
-    let mut lines = stanza
-        .lines()
-        .skip_while(|line| !line.starts_with("Description-en:"));
-    let synopsis = lines.next()?.strip_prefix("Description-en:")?.trim();
+/// `Description-LANGUAGE`: the synopsis, then the body; ` .` alone parts two paragraphs, each of which becomes one line.
+fn description(stanza: &str, language: &str) -> Option<String> {
+    let field = format!("Description-{language}:");
+    let mut lines = stanza.lines().skip_while(|line| !line.starts_with(&field));
+    let synopsis = lines.next()?.strip_prefix(field.as_str())?.trim();
     let mut text = synopsis.to_owned();
     let mut glue = '\n';
     for line in lines.map_while(|line| line.strip_prefix(' ')) {
@@ -203,7 +238,7 @@ mod tests {
 
     #[test]
     fn paragraphs_become_lines() {
-        let text = description(TRANSLATIONS.split("\n\n").next().unwrap()).unwrap();
+        let text = description(TRANSLATIONS.split("\n\n").next().unwrap(), "en").unwrap();
         assert_eq!(text, "plays chess\nIt is a game.\nReally.");
     }
 

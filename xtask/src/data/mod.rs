@@ -1,4 +1,5 @@
-//! `cargo xtask data NAME`: benchmark sets, texts as plain `train.csv` and `test.csv` with a header, pictures as IDX files.
+//! `cargo xtask data NAME`: benchmark sets, texts as plain `train.csv` and `test.csv` with a header, pairs of texts as
+//! `.tsv`, pictures as IDX files.
 //!
 //! None of this is ours to pass on, so it is fetched where it is wanted and never committed.
 
@@ -6,6 +7,7 @@ mod clients;
 mod debian;
 pub(crate) mod mail;
 mod orange;
+mod pairs;
 mod pictures;
 pub(crate) mod spam;
 pub(crate) mod table;
@@ -28,9 +30,11 @@ enum Make {
     Texts(fn(&std::path::Path) -> Result<Parts>),
     /// Files that are written and counted there.
     Pictures(fn(&std::path::Path) -> Result<(usize, usize)>),
+    /// Pairs of texts: English and that language, or (none) descriptions and their synopses.
+    Pairs(Option<&'static str>),
 }
 
-const SETS: [Set; 7] = [
+const SETS: [Set; 14] = [
     Set {
         name: "reuters-r8",
         about: "newswire, 8 topics; the split that papers use",
@@ -73,6 +77,48 @@ const SETS: [Set; 7] = [
         make: Make::Pictures(pictures::fashion_mnist),
         expected: (60_000, 10_000),
     },
+    Set {
+        name: "debian-en-it",
+        about: "package descriptions, English → Italian",
+        make: Make::Pairs(Some("it")),
+        expected: (100_146, 10_618),
+    },
+    Set {
+        name: "debian-en-da",
+        about: "package descriptions, English → Danish",
+        make: Make::Pairs(Some("da")),
+        expected: (98_876, 10_918),
+    },
+    Set {
+        name: "debian-en-fr",
+        about: "package descriptions, English → French",
+        make: Make::Pairs(Some("fr")),
+        expected: (45_069, 4_637),
+    },
+    Set {
+        name: "debian-en-de",
+        about: "package descriptions, English → German",
+        make: Make::Pairs(Some("de")),
+        expected: (29_526, 3_056),
+    },
+    Set {
+        name: "debian-en-ja",
+        about: "package descriptions, English → Japanese",
+        make: Make::Pairs(Some("ja")),
+        expected: (13_464, 1_249),
+    },
+    Set {
+        name: "debian-en-zh_CN",
+        about: "package descriptions, English → Chinese",
+        make: Make::Pairs(Some("zh_CN")),
+        expected: (2_491, 230),
+    },
+    Set {
+        name: "debian-synopsis",
+        about: "package descriptions, long → one line",
+        make: Make::Pairs(None),
+        expected: (48_523, 5_551),
+    },
 ];
 
 /// Fetches one set, or `all`.
@@ -90,6 +136,7 @@ pub(crate) fn fetch(name: &str) -> Result<()> {
         let found = match set.make {
             Make::Texts(make) => write(&folder, &make(&folder)?)?,
             Make::Pictures(make) => make(&folder)?,
+            Make::Pairs(language) => pairs::make(&folder, language)?,
         };
         if found == set.expected {
             println!("  as expected");

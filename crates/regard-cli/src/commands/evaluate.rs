@@ -6,22 +6,28 @@ use regard_tasks::columns::ColumnChoice;
 use regard_tasks::tables::Table;
 use regard_tasks::text_classification::TextClassifier;
 
+use super::writing::{self, PairArguments, WritingArguments};
+use crate::failure::Usage;
 use crate::terminal::{confusions, heading, note, per_class, print, standings};
 
-/// Score a model on a table of texts and labels, beside simpler rivals.
+/// Score a model on a table of texts and labels, or of pairs, beside simpler rivals.
 #[derive(Debug, Args)]
 pub(crate) struct Evaluate {
     /// The model folder.
     model: PathBuf,
     /// The table: CSV, TSV, JSON lines or Parquet.
-    #[arg(long, value_name = "FILE")]
-    data: PathBuf,
+    #[arg(long, value_name = "FILE", required_unless_present = "source")]
+    data: Option<PathBuf>,
     /// Column of the texts [default: the one the model was trained on].
     #[arg(long, value_name = "NAME")]
     text_column: Option<String>,
     /// Column of the labels [default: the one the model was trained on].
     #[arg(long, value_name = "NAME")]
     label_column: Option<String>,
+    #[command(flatten)]
+    pairs: PairArguments,
+    #[command(flatten)]
+    writing: WritingArguments,
     /// Print JSON instead of tables.
     #[arg(long)]
     json: bool,
@@ -29,8 +35,25 @@ pub(crate) struct Evaluate {
 
 impl Evaluate {
     pub(crate) fn run(self) -> anyhow::Result<()> {
+        if writing::is_writer(&self.model)? {
+            let named = [
+                ("--text-column", &self.text_column),
+                ("--label-column", &self.label_column),
+            ];
+            if let Some((name, _)) = named.iter().find(|(_, value)| value.is_some()) {
+                return Err(writing::only_for(name, "classification").into());
+            }
+            let files = self.pairs.files(self.data.into_iter().collect());
+            let columns = self.pairs.columns();
+            return writing::evaluate(&self.model, &files, &columns, &self.writing, self.json);
+        }
+        self.pairs.refuse()?;
+        self.writing.refuse()?;
         let model = TextClassifier::open(&self.model)?;
-        let table = Table::read(&self.data)?;
+        let data = self
+            .data
+            .ok_or_else(|| Usage::new("--data is needed: the table to score on"))?;
+        let table = Table::read(&data)?;
         let columns = ColumnChoice {
             text: self.text_column,
             label: self.label_column,

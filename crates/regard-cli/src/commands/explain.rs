@@ -8,9 +8,12 @@ use regard_tasks::Task;
 use regard_tasks::report::explanation_html;
 use regard_tasks::text_classification::{Explanation, TextClassifier};
 
+use super::writing;
 use crate::terminal::{attended_line, attended_list, colour, heading, note, one_line, print, tell};
 
 /// Show which words a model looked at to answer a text.
+///
+/// For translation and summarization: a matrix of the words that were written and the words they looked at.
 ///
 /// On a terminal with colour: the text, each word on a background as strong as its attention, and the words with the
 /// most. Without colour: the list only.
@@ -20,6 +23,15 @@ pub(crate) struct Explain {
     model: PathBuf,
     /// The text; `-` reads it from standard input.
     text: String,
+    /// Look at how this text would be written, instead of what the model writes (translation, summarization).
+    #[arg(long, value_name = "TEXT")]
+    target: Option<String>,
+    /// Which position speaks for a written word (translation, summarization).
+    #[arg(long, value_enum, value_name = "READING")]
+    reading: Option<writing::Reading>,
+    /// Links to compare with, as `0-0 1-2`: source word, target word; prints the alignment error rate.
+    #[arg(long, value_name = "LINKS")]
+    gold: Option<String>,
     /// Write a page of its own, too.
     #[arg(long, value_name = "FILE")]
     html: Option<PathBuf>,
@@ -38,6 +50,25 @@ impl Explain {
             }
             _ => self.text,
         };
+        if writing::is_writer(&self.model)? {
+            let asked = writing::ExplainRequest {
+                text,
+                target: self.target,
+                reading: self.reading,
+                gold: self.gold,
+                html: self.html,
+                json: self.json,
+            };
+            return writing::explain(&self.model, &asked);
+        }
+        let named = [
+            ("--target", self.target.is_some()),
+            ("--reading", self.reading.is_some()),
+            ("--gold", self.gold.is_some()),
+        ];
+        if let Some((name, _)) = named.iter().find(|(_, given)| *given) {
+            return Err(writing::only_for(name, "translation and summarization").into());
+        }
         let model = TextClassifier::open(&self.model)?;
         let explanation = model.explain(&text)?;
         if let Some(path) = &self.html {

@@ -2,8 +2,10 @@ use std::path::PathBuf;
 
 use clap::Args;
 use regard_tasks::Task;
-use regard_tasks::text_classification::{Inspection, TextClassifier};
+use regard_tasks::sequence_to_sequence::{self, Writer};
+use regard_tasks::text_classification::{Inspection, Part, TextClassifier};
 
+use super::writing;
 use crate::terminal::{Table, bar, heading, print, size, thousands};
 
 /// What a model is made of: parameters, memory and operations, part by part.
@@ -18,15 +20,42 @@ pub(crate) struct Inspect {
 
 impl Inspect {
     pub(crate) fn run(self) -> anyhow::Result<()> {
+        if writing::is_writer(&self.model)? {
+            let inspection = Writer::open(&self.model)?.inspect();
+            if self.json {
+                return Ok(print(&(serde_json::to_string(&inspection)? + "\n"))?);
+            }
+            return Ok(print(&writer_shown(&inspection))?);
+        }
         let inspection = TextClassifier::open(&self.model)?.inspect();
         if self.json {
             return Ok(print(&(serde_json::to_string(&inspection)? + "\n"))?);
         }
-        Ok(print(&shown(&inspection))?)
+        Ok(print(&shown(&inspection, A_TEXT))?)
     }
 }
 
-fn shown(inspection: &Inspection) -> String {
+/// What a classifier's operations are counted for.
+const A_TEXT: &str = "a text of the median length";
+
+/// The same for a model that writes.
+fn writer_shown(inspection: &sequence_to_sequence::Inspection) -> String {
+    let part = |(name, parameters): &(String, usize)| Part {
+        name: name.clone(),
+        parameters: *parameters,
+        bytes: 4 * parameters,
+    };
+    let inspection = Inspection {
+        lines: inspection.lines.clone(),
+        parts: inspection.parts.iter().map(part).collect(),
+        parameters: inspection.parameters,
+        bytes: 4 * inspection.parameters,
+        operations_per_text: inspection.operations,
+    };
+    shown(&inspection, "20 pieces read and 20 written")
+}
+
+fn shown(inspection: &Inspection, of: &str) -> String {
     let mut facts = Table::new(["", ""]);
     for (name, value) in &inspection.lines {
         facts.row([name, value]);
@@ -34,7 +63,7 @@ fn shown(inspection: &Inspection) -> String {
     let operations = inspection.operations_per_text;
     facts.row([
         "operations".to_owned(),
-        format!("{} for a text of the median length", amount(operations)),
+        format!("{} for {of}", amount(operations)),
     ]);
     let mut parts = Table::new(["part", ">parameters", ">memory", ""]);
     for part in &inspection.parts {
@@ -74,7 +103,6 @@ fn amount(operations: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use regard_tasks::text_classification::Part;
 
     #[test]
     fn parameters_and_memory_stand_part_by_part() {
@@ -97,7 +125,7 @@ mod tests {
             bytes: 5_153_800,
             operations_per_text: 1_234_567,
         };
-        let plain = anstream::adapter::strip_str(&shown(&inspection)).to_string();
+        let plain = anstream::adapter::strip_str(&shown(&inspection, A_TEXT)).to_string();
         insta::assert_snapshot!(plain, @r"
         the model
           kind        pooling

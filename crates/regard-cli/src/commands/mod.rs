@@ -1,5 +1,6 @@
 //! One file a command: a struct that clap fills and a `run`.
 
+mod compare;
 mod demo;
 mod evaluate;
 mod explain;
@@ -8,6 +9,7 @@ mod inspect;
 mod predict;
 mod train;
 mod weights;
+mod writing;
 
 use clap::builder::styling::{AnsiColor, Styles};
 use clap::{Parser, Subcommand, ValueEnum};
@@ -49,6 +51,7 @@ enum Command {
     Evaluate(evaluate::Evaluate),
     Predict(predict::Predict),
     Explain(explain::Explain),
+    Compare(compare::Compare),
     Inspect(inspect::Inspect),
     Weights(weights::Weights),
     Info(info::Info),
@@ -74,6 +77,7 @@ impl Regard {
             Command::Evaluate(command) => command.run(),
             Command::Predict(command) => command.run(),
             Command::Explain(command) => command.run(),
+            Command::Compare(command) => command.run(),
             Command::Inspect(command) => command.run(),
             Command::Weights(command) => command.run(),
             Command::Info(command) => command.run(),

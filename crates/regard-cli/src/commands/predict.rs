@@ -11,6 +11,7 @@ use regard_tasks::tables::Table;
 use regard_tasks::text_classification::{Prediction, TextClassifier};
 use tempfile::NamedTempFile;
 
+use super::writing::{self, WritingArguments};
 use crate::failure::Usage;
 use crate::input::{Line, next_line};
 use crate::terminal::{Counter, heading, note, one_line, tell, thousands, warn};
@@ -18,9 +19,10 @@ use crate::terminal::{Counter, heading, note, one_line, tell, thousands, warn};
 /// Texts that are answered together when many are waiting.
 const TOGETHER: usize = 256;
 
-/// Label texts: from the command line, from standard input line by line, or from a file to a file.
+/// Label, translate or summarize texts: from the command line, from standard input line by line, or from a file to a file.
 ///
-/// Every text gets exactly one line: the label, a tab and its probability. A line of nothing but white space is not
+/// Every text gets exactly one line: the label, a tab and its probability; or what the model writes, with --n-best the
+/// alternatives behind it, parted by tabs. A line of nothing but white space is not
 /// shown to the model and gets an empty line (`null` in JSON). Bytes that are not UTF-8 are read as U+FFFD. Both are
 /// counted on standard error.
 #[derive(Debug, Args)]
@@ -44,7 +46,9 @@ pub(crate) struct Predict {
     /// Write to a file, whole or not at all: `.csv` with a header and the texts, `.jsonl` as --json, or lines.
     #[arg(long, value_name = "FILE")]
     output: Option<PathBuf>,
-    /// Print a JSON object a line, with every label's probability.
+    #[command(flatten)]
+    writing: WritingArguments,
+    /// Print a JSON object a line, with every label's probability, or every alternative.
     #[arg(long)]
     json: bool,
     /// The N most probable labels of each text [default: 1, with --json all].
@@ -54,6 +58,13 @@ pub(crate) struct Predict {
 
 impl Predict {
     pub(crate) fn run(self) -> anyhow::Result<()> {
+        if writing::is_writer(&self.model)? {
+            if self.top.is_some() {
+                return Err(writing::only_for("--top", "classification").into());
+            }
+            return self.write_texts();
+        }
+        self.writing.refuse()?;
         let model = TextClassifier::open(&self.model)?;
         let format = Format::of(self.json, self.output.as_deref());
         let top = self.top.map(usize::from);
@@ -80,6 +91,39 @@ impl Predict {
                 Ok(())
             }
         }
+    }
+
+    /// As [`answer`](Self::answer) for a model that writes.
+    fn write_texts(&self) -> anyhow::Result<()> {
+        let model = writing::open(&self.model, &self.writing)?;
+        let mut out = writing::Output::new(self.output.as_deref(), self.json)?;
+        if let Some(path) = &self.input {
+            let lines = self.lines_or_column(path, model.source_column())?;
+            let mut counter = Counter::new(lines.len());
+            for texts in lines.chunks(TOGETHER) {
+                let texts: Vec<String> = texts.iter().map(|line| line.text.clone()).collect();
+                out.write(&model, &texts)?;
+                counter.add(texts.len());
+            }
+            counter.finish();
+        } else if self.texts.is_empty() || self.texts == ["-"] {
+            if io::stdin().is_terminal() {
+                tell("a text a line; Ctrl-D ends");
+            }
+            let lines = lines_of_standard_input();
+            while let Ok(first) = lines.recv() {
+                let mut texts = vec![out.take(first?)];
+                while texts.len() < TOGETHER {
+                    let Ok(line) = lines.try_recv() else { break };
+                    texts.push(out.take(line?));
+                }
+                out.write(&model, &texts)?;
+                out.flush()?;
+            }
+        } else {
+            out.write(&model, &self.texts)?;
+        }
+        out.conclude()
     }
 
     fn answer<W: Write>(
@@ -120,6 +164,13 @@ impl Predict {
         model: &TextClassifier,
         answers: &mut Answers<W>,
     ) -> anyhow::Result<Vec<String>> {
+        let trained_on = &model.report().data.text_column;
+        let lines = self.lines_or_column(path, trained_on)?;
+        Ok(lines.into_iter().map(|line| answers.take(line)).collect())
+    }
+
+    /// The lines of a text file, or a column of a table: the one that was asked for, or that of training.
+    fn lines_or_column(&self, path: &Path, trained_on: &str) -> anyhow::Result<Vec<Line>> {
         let name = path
             .file_name()
             .unwrap_or_default()
@@ -143,16 +194,15 @@ impl Predict {
             );
             let mut texts = Vec::new();
             while let Some(line) = next_line(&mut file, texts.is_empty())? {
-                texts.push(answers.take(line));
+                texts.push(line);
             }
             return Ok(texts);
         }
         let table = Table::read(path)?;
-        let trained_on = &model.report().data.text_column;
         let column = match &self.column {
             Some(column) => column,
             None => {
-                if !table.names().contains(&trained_on.as_str()) {
+                if !table.names().contains(&trained_on) {
                     note(
                         "the model was trained on another column; --column NAME says which one holds the texts here",
                     );
@@ -163,7 +213,10 @@ impl Predict {
         Ok(table
             .column(column)?
             .into_iter()
-            .map(Option::unwrap_or_default)
+            .map(|text| Line {
+                text: text.unwrap_or_default(),
+                repaired: false,
+            })
             .collect())
     }
 }

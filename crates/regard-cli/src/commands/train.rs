@@ -5,8 +5,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use clap::{Args, Subcommand, ValueEnum};
 use regard_tasks::columns::ColumnChoice;
 use regard_tasks::report::Report;
-use regard_tasks::text_classification::{self, ModelKind, TrainRequest};
+use regard_tasks::sequence_to_sequence::Kind;
+use regard_tasks::text_classification::{self, ModelKind, Settings, TrainRequest};
 
+use super::writing::Pairs;
 use crate::failure::{Interrupted, Usage};
 use crate::settings;
 use crate::terminal::{TrainingProgress, duration, heading, print, standings, tell};
@@ -21,12 +23,42 @@ pub(crate) struct Train {
 #[derive(Debug, Subcommand)]
 enum Task {
     Classification(Box<Classification>),
+    Translation(Box<Translation>),
+    Summarization(Box<Summarization>),
+}
+
+/// Learn to translate from pairs of texts: a table with two columns, or two text files line by line.
+///
+/// Nothing but the pairs and --out is needed: columns, vocabulary and sizes are inferred, said aloud, and can be set
+/// otherwise. After every epoch some held-out texts are translated and shown.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  regard train translation --data pairs.tsv --out en-it\n  \
+                        regard train translation --source train.en --target train.it --out en-it --minutes 30"
+)]
+struct Translation {
+    #[command(flatten)]
+    pairs: Pairs,
+}
+
+/// Learn to summarize from texts with their summaries (titles, headlines): a table, or two text files line by line.
+///
+/// Nothing but the pairs and --out is needed. Scores stand beside the first sentence and the first words of each text.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Example:\n  regard train summarization --data articles.jsonl --out headlines"
+)]
+struct Summarization {
+    #[command(flatten)]
+    pairs: Pairs,
 }
 
 impl Train {
     pub(crate) fn run(self) -> anyhow::Result<()> {
         match self.task {
             Task::Classification(command) => command.run(),
+            Task::Translation(command) => command.pairs.run(Kind::Translation),
+            Task::Summarization(command) => command.pairs.run(Kind::Summarization),
         }
     }
 }
@@ -71,7 +103,7 @@ struct Classification {
     set: Vec<String>,
     /// How much of attention the model has.
     #[arg(long, value_enum, value_name = "KIND")]
-    model: Option<Kind>,
+    model: Option<ModelChoice>,
     /// Fit model, text length and epochs to this many minutes on this machine.
     #[arg(long, value_name = "N")]
     minutes: Option<f64>,
@@ -90,7 +122,7 @@ struct Classification {
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
-enum Kind {
+enum ModelChoice {
     /// Chosen from the data and the time there is
     Auto,
     /// Mean of the words, no attention
@@ -103,21 +135,14 @@ enum Kind {
 
 impl Classification {
     fn run(self) -> anyhow::Result<()> {
-        if let Some(minutes) = self.minutes
-            && !(minutes > 0.0 && minutes.is_finite())
-        {
-            return Err(Usage::new(format!(
-                "--minutes: found {minutes}, expected a number larger than 0"
-            ))
-            .into());
-        }
-        let mut settings = settings::read(self.config.as_deref(), &self.set)?;
+        check_minutes(self.minutes)?;
+        let mut settings: Settings = settings::read(self.config.as_deref(), &self.set)?;
         if let Some(kind) = self.model {
             settings.model = match kind {
-                Kind::Auto => ModelKind::Auto,
-                Kind::Mean => ModelKind::Mean,
-                Kind::Pooling => ModelKind::Pooling,
-                Kind::Transformer => ModelKind::Transformer,
+                ModelChoice::Auto => ModelKind::Auto,
+                ModelChoice::Mean => ModelKind::Mean,
+                ModelChoice::Pooling => ModelKind::Pooling,
+                ModelChoice::Transformer => ModelKind::Transformer,
             };
         }
         let request = TrainRequest {
@@ -144,8 +169,28 @@ impl Classification {
     }
 }
 
-/// Trains and shows how it goes; Ctrl-C leaves a checkpoint, and `resume` is the command that continues from it.
+/// Refuses a budget that is none.
+pub(super) fn check_minutes(minutes: Option<f64>) -> Result<(), Usage> {
+    match minutes {
+        Some(minutes) if !(minutes > 0.0 && minutes.is_finite()) => Err(Usage::new(format!(
+            "--minutes: found {minutes}, expected a number larger than 0"
+        ))),
+        _ => Ok(()),
+    }
+}
+
+/// Trains a classifier and shows how it goes.
 pub(super) fn train(request: &TrainRequest, resume: &str) -> anyhow::Result<Report> {
+    watched(resume, |progress| {
+        text_classification::train(request, progress)
+    })
+}
+
+/// Trains and shows how it goes; Ctrl-C leaves a checkpoint, and `resume` is the command that continues from it.
+pub(super) fn watched<R>(
+    resume: &str,
+    train: impl FnOnce(&mut TrainingProgress) -> regard_tasks::Result<R>,
+) -> anyhow::Result<R> {
     let stop = Arc::new(AtomicBool::new(false));
     let asked = Arc::clone(&stop);
     ctrlc::set_handler(move || {
@@ -156,7 +201,7 @@ pub(super) fn train(request: &TrainRequest, resume: &str) -> anyhow::Result<Repo
         tell("\nstopping after this step; once more to stop at once");
     })?;
     let mut progress = TrainingProgress::new(stop);
-    let trained = text_classification::train(request, &mut progress);
+    let trained = train(&mut progress);
     drop(progress);
     trained.map_err(|error| match error {
         regard_tasks::Error::Interrupted { step } => {
@@ -173,7 +218,7 @@ pub(super) fn train(request: &TrainRequest, resume: &str) -> anyhow::Result<Repo
 }
 
 /// The command line of this process, with `--resume`.
-fn resume_command() -> String {
+pub(super) fn resume_command() -> String {
     let mut words: Vec<String> = std::env::args().map(|word| quoted(&word)).collect();
     if !words.iter().any(|word| word == "--resume") {
         words.push("--resume".to_owned());
@@ -182,7 +227,7 @@ fn resume_command() -> String {
 }
 
 /// A word as a shell takes it.
-fn quoted(word: &str) -> String {
+pub(super) fn quoted(word: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "-_./=:,+@%".contains(c);
     match word.is_empty() || !word.chars().all(plain) {
         true => format!("'{}'", word.replace('\'', r"'\''")),

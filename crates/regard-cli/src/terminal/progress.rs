@@ -9,7 +9,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use owo_colors::OwoColorize;
 use regard_tasks::trainer::{Event, Listener};
 
-use super::{duration, heading, tell, thousands, warn};
+use super::{duration, heading, one_line, tell, thousands, warn};
 
 /// Lines in a log come no faster than this.
 const BETWEEN_LINES: Duration = Duration::from_secs(5);
@@ -111,8 +111,8 @@ impl Listener for TrainingProgress {
                 epoch,
                 train_loss,
                 loss,
-                accuracy,
-                macro_f1,
+                said,
+                samples,
                 best,
             } => {
                 let mark = if *best {
@@ -122,8 +122,11 @@ impl Listener for TrainingProgress {
                 };
                 self.say(&format!(
                     "  epoch {epoch:>2}  training loss {train_loss:.3}  validation loss {loss:.3}  \
-                     accuracy {accuracy:.3}  macro-F1 {macro_f1:.3}{mark}"
+                     {said}{mark}"
                 ));
+                for sample in samples {
+                    self.say(&format!("      {}", one_line(sample)));
+                }
             }
             Event::Saved(folder) => {
                 if let Some(bar) = &self.bar {

@@ -23,7 +23,7 @@ use regard_nn::parameters::NamedTensor;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-pub use open::{Opened, open};
+pub use open::{Opened, open, open_without_labels, task_of};
 pub use write::write;
 
 use crate::{Error, Result};

@@ -27,7 +27,7 @@ pub struct Opened {
     pub config: Value,
     /// The tokenizer.
     pub tokenizer: TextTokenizer,
-    /// The labels, in the order of the model's outputs: at least one, each once.
+    /// The labels, in the order of the model's outputs, each once; none where a task has no labels.
     pub labels: Vec<String>,
     /// The report of the training.
     pub report: Value,
@@ -37,6 +37,21 @@ pub struct Opened {
     pub model_bytes: u64,
 }
 
+/// The task that made a model folder, as its `check.json` says; [`open`] verifies the rest.
+///
+/// # Errors
+///
+/// When the folder has no `check.json` of ours.
+pub fn task_of(folder: &Path) -> Result<String> {
+    if !fs::metadata(folder)
+        .map_err(|source| Error::read(folder, source))?
+        .is_dir()
+    {
+        return Err(Error::bundle(folder, "the model", "a file", "a folder"));
+    }
+    Ok(read_check(&folder.join(CHECK))?.task)
+}
+
 /// Opens a model folder of this task and verifies every file in it but the samples, which take the model.
 ///
 /// # Errors
@@ -44,6 +59,20 @@ pub struct Opened {
 /// When a file is missing, has another size or SHA-256 than `check.json` says, is too large to be one of ours, or holds
 /// something else than it must. The message names file, field, found and expected.
 pub fn open(folder: &Path, task: &str) -> Result<Opened> {
+    let opened = open_without_labels(folder, task)?;
+    if opened.labels.is_empty() {
+        let path = folder.join(LABELS);
+        return Err(Error::bundle(&path, "the labels", "none", "at least one"));
+    }
+    Ok(opened)
+}
+
+/// As [`open`], for a task whose models have no labels.
+///
+/// # Errors
+///
+/// As [`open`].
+pub fn open_without_labels(folder: &Path, task: &str) -> Result<Opened> {
     if !fs::metadata(folder)
         .map_err(|source| Error::read(folder, source))?
         .is_dir()
@@ -171,9 +200,6 @@ fn own_config(path: &Path, task: &str) -> Result<Value> {
 
 fn labels(path: &Path) -> Result<Vec<String>> {
     let labels: Vec<String> = parse(path, limit_of(LABELS))?;
-    if labels.is_empty() {
-        return Err(Error::bundle(path, "the labels", "none", "at least one"));
-    }
     let mut seen = HashSet::new();
     match labels.iter().find(|label| !seen.insert(label.as_str())) {
         Some(twice) => Err(Error::bundle(

@@ -117,6 +117,22 @@ impl Table {
         Ok(table)
     }
 
+    /// Reads the lines of a text file (also `.gz`), each without its end, and the SHA-256 of its bytes.
+    ///
+    /// # Errors
+    ///
+    /// When the file cannot be read, is truncated or is not UTF-8.
+    pub fn lines_of(path: &Path) -> Result<(Vec<String>, String)> {
+        let bytes = source::read(path)?;
+        let fingerprint = hexadecimal(&Sha256::digest(&bytes));
+        let bytes = match path.extension().is_some_and(|end| end == "gz") {
+            true => source::unzip(path, &bytes)?,
+            false => bytes,
+        };
+        let text = source::text(path, &bytes)?;
+        Ok((text.lines().map(str::to_owned).collect(), fingerprint))
+    }
+
     /// The columns, in the order of the file.
     pub fn names(&self) -> Vec<&str> {
         self.columns

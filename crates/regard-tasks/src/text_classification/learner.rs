@@ -5,11 +5,11 @@ use burn::tensor::{Device, Tensor, TensorData};
 use regard_nn::Noise;
 use regard_nn::models::text_classifier::TextClassifier;
 
-use super::data::{Examples, batches};
+use super::data::Examples;
 use super::plan::Plan;
 use crate::Result;
 use crate::metrics;
-use crate::trainer::{Learner, Validation};
+use crate::trainer::{Learner, Validation, batches};
 
 /// What one run learns from, and how.
 pub(super) struct TextLearner<'a> {
@@ -101,8 +101,9 @@ impl Learner for TextLearner<'_> {
             metrics::scores(&self.validation.labels, &predicted, self.plan.model.classes);
         Ok(Validation {
             loss: loss / rows,
-            accuracy,
-            macro_f1,
+            score: accuracy,
+            said: format!("accuracy {accuracy:.3}  macro-F1 {macro_f1:.3}"),
+            samples: Vec::new(),
         })
     }
 }

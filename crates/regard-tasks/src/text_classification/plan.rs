@@ -118,6 +118,7 @@ impl Plan {
             Pieces::Words => "whole words",
             Pieces::Bpe => "byte-pair pieces",
             Pieces::Unigram => "unigram pieces",
+            Pieces::Bytes => "byte-pair pieces of bytes",
         };
         self.notes.push(format!(
             "vocabulary of {vocabulary} {pieces}, half of the texts have at most {} of them (--set pieces=, vocabulary=)",

@@ -37,6 +37,9 @@ pub enum Pieces {
     Bpe,
     /// The pieces that make the texts most likely (Kudo 2018).
     Unigram,
+    /// Byte-pair encoding of the bytes: every text of every script has pieces, and the pieces have every byte of it. What
+    /// a model writes is of these.
+    Bytes,
 }
 
 /// What to train.
@@ -179,6 +182,23 @@ impl TextTokenizer {
             start = end;
         }
         Ok(encoded)
+    }
+
+    /// The text of these pieces ([`Pieces::Bytes`] only: the others do not keep blanks). Bytes that are no UTF-8 become
+    /// U+FFFD.
+    ///
+    /// # Errors
+    ///
+    /// When an id is not one of the vocabulary's.
+    pub fn decode(&self, ids: &[u32]) -> Result<String> {
+        if let Some(id) = ids.iter().find(|id| **id as usize >= self.vocabulary) {
+            let expected = self.vocabulary;
+            return Err(Error::Tokenizer(format!(
+                "piece {id}, expected one below {expected}"
+            )));
+        }
+        let decoded = self.inner.decode(ids, false);
+        decoded.map_err(|error| Error::Tokenizer(format!("pieces cannot be joined: {error}")))
     }
 
     /// Cuts many texts, on all threads; the results are in the order of the texts.

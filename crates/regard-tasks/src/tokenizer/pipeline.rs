@@ -35,6 +35,9 @@ const WORDS: &str = words!("]");
 /// Pieces are learned within runs of such characters.
 const PIECES: &str = words!("]+");
 
+/// Nothing is lost: a run of letters, of digits, or of other marks, each with the blank before it, or white space alone.
+const EVERYTHING: &str = r" ?[\p{L}\p{M}]+| ?\p{N}+| ?[^\s\p{L}\p{M}\p{N}]+|\s+";
+
 /// Whether a character is a word of its own.
 pub(super) fn stands_alone(letter: char) -> bool {
     // The blocks of the scripts of `unspaced!`; what a block leaves out is one character that joins its neighbour.
@@ -51,22 +54,39 @@ pub(super) fn file(pieces: Pieces, lowercase: bool, model: &Value) -> Value {
         "truncation": null,
         "padding": null,
         "added_tokens": [],
-        "normalizer": normalizer(lowercase),
+        "normalizer": normalizer(pieces, lowercase),
         "pre_tokenizer": pre_tokenizer(pieces),
         "post_processor": null,
-        "decoder": null,
+        "decoder": if pieces == Pieces::Bytes { byte_level() } else { Value::Null },
         "model": model,
     })
 }
 
 /// Full-width letters, ligatures and the like become the plain ones.
-pub(super) fn normalizer(lowercase: bool) -> Value {
-    let mut steps = vec![json!({ "type": "NFKC" })];
+pub(super) fn normalizer(pieces: Pieces, lowercase: bool) -> Value {
+    // What is to be written again keeps its full-width marks.
+    let form = if pieces == Pieces::Bytes {
+        "NFC"
+    } else {
+        "NFKC"
+    };
+    let mut steps = vec![json!({ "type": form })];
     steps.extend(lowercase.then(|| json!({ "type": "Lowercase" })));
     json!({ "type": "Sequence", "normalizers": steps })
 }
 
+/// Bytes as visible characters, and back.
+fn byte_level() -> Value {
+    json!({ "type": "ByteLevel", "add_prefix_space": false, "trim_offsets": false, "use_regex": false })
+}
+
 pub(super) fn pre_tokenizer(pieces: Pieces) -> Value {
+    if pieces == Pieces::Bytes {
+        let split = json!({
+            "type": "Split", "pattern": { "Regex": EVERYTHING }, "behavior": "Isolated", "invert": false
+        });
+        return json!({ "type": "Sequence", "pretokenizers": [split, byte_level()] });
+    }
     let pattern = if pieces == Pieces::Words {
         WORDS
     } else {
@@ -83,6 +103,9 @@ pub(super) fn check(json: &Value) -> Result<usize, String> {
     let model = &json["model"];
     let (pieces, vocabulary) = match model["type"].as_str() {
         Some("WordLevel") => (Pieces::Words, vocabulary_of_map(&model["vocab"])?),
+        Some("BPE") if !json["decoder"].is_null() => {
+            (Pieces::Bytes, vocabulary_of_map(&model["vocab"])?)
+        }
         Some("BPE") => (Pieces::Bpe, vocabulary_of_map(&model["vocab"])?),
         Some("Unigram") => (Pieces::Unigram, vocabulary_of_list(&model["vocab"])?),
         other => {
@@ -98,7 +121,7 @@ pub(super) fn check(json: &Value) -> Result<usize, String> {
             *slot = found.clone();
         }
     }
-    let lowercase = json["normalizer"] == normalizer(true);
+    let lowercase = json["normalizer"] == normalizer(pieces, true);
     let expected = file(pieces, lowercase, &fixed);
     let (Some(found), Some(expected)) = (json.as_object(), expected.as_object()) else {
         return Err("not a JSON object".to_owned());
@@ -124,7 +147,7 @@ pub(super) fn check(json: &Value) -> Result<usize, String> {
 fn fixed(pieces: Pieces) -> Value {
     match pieces {
         Pieces::Words => json!({ "type": "WordLevel", "vocab": {}, "unk_token": UNKNOWN }),
-        Pieces::Bpe => json!({
+        Pieces::Bpe | Pieces::Bytes => json!({
             "type": "BPE",
             "dropout": null,
             "unk_token": UNKNOWN,

@@ -7,6 +7,7 @@ use rayon::prelude::*;
 use serde_json::{Map, Value};
 use tokenizers::models::bpe::{BPE, BpeTrainer};
 use tokenizers::models::unigram::{Unigram, UnigramTrainer};
+use tokenizers::pre_tokenizers::byte_level::ByteLevel;
 use tokenizers::{
     AddedToken, NormalizedString, Normalizer, NormalizerWrapper, OffsetReferential, OffsetType,
     PreTokenizedString, PreTokenizer, PreTokenizerWrapper,
@@ -35,7 +36,24 @@ pub(super) fn train(texts: &[&str], settings: &TokenizerSettings) -> Result<Valu
     }
     let model = match settings.pieces {
         Pieces::Words => frequent_words(&words, settings.vocabulary),
-        Pieces::Bpe => byte_pairs(learnable(&words, settings.vocabulary), settings.vocabulary)?,
+        Pieces::Bpe => byte_pairs(
+            learnable(&words, settings.vocabulary),
+            settings.vocabulary,
+            HashSet::new(),
+        )?,
+        Pieces::Bytes => {
+            let shortened = |(word, count): &Counted| {
+                let word: String = word.chars().take(LONGEST_WORD).collect();
+                (word, (*count).min(MOST_COUNTED) as u32)
+            };
+            let words = words.iter().map(shortened).collect();
+            // Every byte has a piece: no text is unknown.
+            byte_pairs(
+                words,
+                settings.vocabulary,
+                ByteLevel::alphabet().into_iter().collect(),
+            )?
+        }
         Pieces::Unigram => {
             likely_pieces(learnable(&words, settings.vocabulary), settings.vocabulary)?
         }
@@ -50,7 +68,8 @@ fn failed(error: impl std::fmt::Display) -> Error {
 /// Words as the tokenizer will cut them, the most frequent first, equals in alphabetical order.
 fn count_words(texts: &[&str], settings: &TokenizerSettings) -> Result<Vec<Counted>> {
     let normalizer: NormalizerWrapper =
-        serde_json::from_value(pipeline::normalizer(settings.lowercase)).map_err(failed)?;
+        serde_json::from_value(pipeline::normalizer(settings.pieces, settings.lowercase))
+            .map_err(failed)?;
     let splitter: PreTokenizerWrapper =
         serde_json::from_value(pipeline::pre_tokenizer(settings.pieces)).map_err(failed)?;
     let words_of = |text: &str, counts: &mut HashMap<String, u64>| -> tokenizers::Result<()> {
@@ -143,11 +162,16 @@ fn special_tokens() -> Vec<AddedToken> {
         .collect()
 }
 
-fn byte_pairs(words: Vec<(String, u32)>, vocabulary: usize) -> Result<Value> {
+fn byte_pairs(
+    words: Vec<(String, u32)>,
+    vocabulary: usize,
+    alphabet: HashSet<char>,
+) -> Result<Value> {
     let trainer = BpeTrainer::builder()
         .show_progress(false)
         .vocab_size(vocabulary)
         .min_frequency(2)
+        .initial_alphabet(alphabet.into_iter().collect())
         .special_tokens(special_tokens())
         .build();
     let mut model = BPE::default();

@@ -29,9 +29,9 @@ pub struct Progress {
     pub loss_sum: f64,
     /// Epoch with the best validation score, counted from 1; 0 = none yet.
     pub best_epoch: usize,
-    /// Its accuracy.
+    /// Its score.
     #[serde(skip)]
-    pub best_accuracy: f64,
+    pub best_score: f64,
     /// Its loss.
     #[serde(skip)]
     pub best_loss: f64,
@@ -44,7 +44,7 @@ pub struct Progress {
 
 impl Progress {
     fn fractions(&self) -> Vec<f64> {
-        let mut fractions = vec![self.loss_sum, self.best_accuracy, self.best_loss];
+        let mut fractions = vec![self.loss_sum, self.best_score, self.best_loss];
         for point in &self.curve {
             let scores = [
                 point.train_loss,
@@ -63,7 +63,7 @@ impl Progress {
         let (points, []) = points.as_chunks::<4>() else {
             return None;
         };
-        (self.loss_sum, self.best_accuracy, self.best_loss) = (singles[0], singles[1], singles[2]);
+        (self.loss_sum, self.best_score, self.best_loss) = (singles[0], singles[1], singles[2]);
         let point =
             |[epoch, train_loss, validation_loss, validation_accuracy]: &[f64; 4]| CurvePoint {
                 epoch: *epoch,

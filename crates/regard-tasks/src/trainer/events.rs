@@ -36,10 +36,10 @@ pub enum Event {
         train_loss: f64,
         /// Loss on the validation part.
         loss: f64,
-        /// Accuracy on the validation part.
-        accuracy: f64,
-        /// Macro-F1 on the validation part.
-        macro_f1: f64,
+        /// Scores on the validation part, in words.
+        said: String,
+        /// What the model makes of some rows, a line each.
+        samples: Vec<String>,
         /// Best so far.
         best: bool,
     },

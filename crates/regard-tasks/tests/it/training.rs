@@ -13,9 +13,9 @@ use tempfile::TempDir;
 /// Listens to everything and asks to stop after a number of steps.
 #[derive(Default)]
 pub(crate) struct Ears {
-    heard: Vec<Event>,
-    steps: u64,
-    stop_after: Option<u64>,
+    pub(crate) heard: Vec<Event>,
+    pub(crate) steps: u64,
+    pub(crate) stop_after: Option<u64>,
 }
 
 impl Listener for Ears {

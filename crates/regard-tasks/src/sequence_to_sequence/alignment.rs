@@ -1,0 +1,211 @@
+//! Which source words the attention looked at for each word that was written.
+
+use std::fmt::Write;
+
+use serde::{Deserialize, Serialize};
+
+use super::report::{escaped, page};
+
+/// Which of two positions speaks for a written word.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Reading {
+    /// Where the word is the output: the attention that chose it.
+    #[default]
+    Output,
+    /// Where the word is the input: the attention after it was chosen, often closer to what a person would draw.
+    Input,
+}
+
+/// A word and where it stands in its text.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Word {
+    /// The word.
+    pub text: String,
+    /// Its first byte.
+    pub start: usize,
+    /// The byte behind it.
+    pub end: usize,
+}
+
+/// The attention between the words of a source and of what was written for it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Alignment {
+    /// What was read.
+    pub source: String,
+    /// What was written.
+    pub target: String,
+    /// Words of the source that were read.
+    pub source_words: Vec<Word>,
+    /// Words of the target.
+    pub target_words: Vec<Word>,
+    /// For each target word the weight of each source word: sums over the source word's pieces, means over the target
+    /// word's. What is missing to 1 went to no word (a blank).
+    pub weights: Vec<Vec<f32>>,
+    /// Pairs (source, target), from 0: for each target word the source word with the most weight.
+    pub links: Vec<(usize, usize)>,
+    /// Which position speaks for a word.
+    pub reading: Reading,
+    /// How the weights were computed.
+    pub method: String,
+}
+
+/// The words that pieces belong to: what stands between blanks, and every Chinese or Japanese character by itself. One
+/// entry per piece; `None` for a piece of blanks only.
+pub(super) fn words_of(text: &str, spans: &[(usize, usize)]) -> (Vec<Word>, Vec<Option<usize>>) {
+    let mut words: Vec<Word> = Vec::new();
+    for (start, letter) in text.char_indices() {
+        let end = start + letter.len_utf8();
+        if letter.is_whitespace() {
+            continue;
+        }
+        let joins = words
+            .last()
+            .is_some_and(|last| last.end == start && !alone(letter) && !last.text.ends_with(alone));
+        match words.last_mut() {
+            Some(last) if joins => {
+                last.end = end;
+                last.text.push(letter);
+            }
+            _ => words.push(Word {
+                text: letter.to_string(),
+                start,
+                end,
+            }),
+        }
+    }
+    let of = |(start, end): &(usize, usize)| {
+        words
+            .iter()
+            .position(|word| word.start < *end && *start < word.end)
+    };
+    let places = spans.iter().map(of).collect();
+    (words, places)
+}
+
+/// Characters of scripts that put no blanks between words.
+fn alone(letter: char) -> bool {
+    matches!(u32::from(letter), 0x0E00..=0x0EFF | 0x2E80..=0x2FDF | 0x3001..=0x30FF | 0x3400..=0x9FFF | 0xF900..=0xFAFF
+        | 0xFF01..=0xFF0F | 0x20000..=0x323AF)
+}
+
+impl Alignment {
+    /// The links in Pharaoh's form: `0-0 1-2`.
+    pub fn pharaoh(&self) -> String {
+        let links: Vec<String> = self
+            .links
+            .iter()
+            .map(|(source, target)| format!("{source}-{target}"))
+            .collect();
+        links.join(" ")
+    }
+
+    /// For each target word the source word with the most weight, unless it has next to none.
+    pub(super) fn strongest(weights: &[Vec<f32>]) -> Vec<(usize, usize)> {
+        /// Weight below which a word was not looked at.
+        const LEAST: f32 = 0.05;
+        let mut links = Vec::new();
+        for (target, row) in weights.iter().enumerate() {
+            let mut best: Option<usize> = None;
+            for (source, weight) in row.iter().enumerate() {
+                if *weight >= LEAST && best.is_none_or(|best| *weight > row[best]) {
+                    best = Some(source);
+                }
+            }
+            links.extend(best.map(|source| (source, target)));
+        }
+        links
+    }
+
+    /// A page with the matrix: the darker a cell, the more the row's word looked at the column's.
+    pub fn html(&self) -> String {
+        let mut body = format!(
+            "<h1>What each word looked at</h1>\n<p dir=\"auto\">{}</p>\n<p dir=\"auto\"><b>{}</b></p>\n<table><tr><th></th>",
+            escaped(&self.source),
+            escaped(&self.target)
+        );
+        for word in &self.source_words {
+            let _ = write!(body, "<th dir=\"auto\">{}</th>", escaped(&word.text));
+        }
+        body += "</tr>\n";
+        for (word, row) in self.target_words.iter().zip(&self.weights) {
+            let _ = write!(body, "<tr><th dir=\"auto\">{}</th>", escaped(&word.text));
+            for weight in row {
+                let _ = write!(
+                    body,
+                    "<td style=\"background: rgba(20, 110, 180, {weight:.3})\" title=\"{weight:.3}\">{}</td>",
+                    if *weight >= 0.1 {
+                        format!("{weight:.2}")
+                    } else {
+                        String::new()
+                    }
+                );
+            }
+            body += "</tr>\n";
+        }
+        let _ = write!(
+            body,
+            "</table>\n<p>{}</p>\n<p><code>{}</code></p>\n",
+            escaped(&self.method),
+            self.pharaoh()
+        );
+        page("Regard: alignment", &body)
+    }
+}
+
+/// The share of links that are wrong or missing (Och & Ney 2003): `1 − 2 |A ∩ G| / (|A| + |G|)`; 0 where both are empty.
+pub fn alignment_error_rate(found: &[(usize, usize)], gold: &[(usize, usize)]) -> f64 {
+    let both = found.iter().filter(|link| gold.contains(link)).count();
+    match found.len() + gold.len() {
+        0 => 0.0,
+        all => 1.0 - 2.0 * both as f64 / all as f64,
+    }
+}
+
+/// Reads links in Pharaoh's form.
+///
+/// # Errors
+///
+/// The first part that is not two numbers with a hyphen between them.
+pub fn parse_pharaoh(text: &str) -> Result<Vec<(usize, usize)>, String> {
+    let link = |part: &str| {
+        let (source, target) = part.split_once('-')?;
+        Some((source.parse().ok()?, target.parse().ok()?))
+    };
+    text.split_whitespace()
+        .map(|part| link(part).ok_or_else(|| part.to_owned()))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pieces_find_their_words_in_every_script() {
+        let text = " a lightweight 画像。";
+        let (words, places) = words_of(
+            text,
+            &[(0, 2), (2, 8), (8, 14), (14, 15), (15, 18), (15, 18)],
+        );
+        let shown: Vec<&str> = words.iter().map(|word| word.text.as_str()).collect();
+        assert_eq!(shown, ["a", "lightweight", "画", "像", "。"]);
+        assert_eq!(places, [Some(0), Some(1), Some(1), None, Some(2), Some(2)]);
+    }
+
+    #[test]
+    fn links_survive_pharaohs_form_and_are_scored() {
+        let links = parse_pharaoh("0-0 1-2 2-1").unwrap();
+        assert_eq!(links, [(0, 0), (1, 2), (2, 1)]);
+        assert_eq!(parse_pharaoh("0-0 x"), Err("x".to_owned()));
+        assert_eq!(alignment_error_rate(&links, &links), 0.0);
+        assert_eq!(alignment_error_rate(&links, &[]), 1.0);
+        assert_eq!(alignment_error_rate(&[], &[]), 0.0);
+    }
+
+    #[test]
+    fn a_word_that_looked_at_nothing_has_no_link() {
+        let weights = [vec![0.7, 0.2], vec![0.01, 0.02], vec![0.4, 0.4]];
+        assert_eq!(Alignment::strongest(&weights), [(0, 0), (0, 2)]);
+    }
+}

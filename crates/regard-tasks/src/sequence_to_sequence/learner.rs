@@ -1,0 +1,197 @@
+//! The writer as the trainer sees it: batches by tokens on both sides, loss, validation by what it writes.
+
+use burn::tensor::Tensor;
+use regard_nn::Noise;
+use regard_nn::generation::{GenerationOptions, generate};
+use regard_nn::models::sequence_to_sequence::SequenceToSequence;
+use regard_nn::operation::cross_entropy;
+
+use super::Kind;
+use super::data::{Examples, Pairs};
+use super::judge;
+use super::plan::Plan;
+use crate::Result;
+use crate::text_metrics::{CorpusScore, Statistics};
+use crate::tokenizer::TextTokenizer;
+use crate::trainer::{Learner, Validation, batches};
+
+/// Where the data order's random numbers begin, far from those of the steps.
+const DATA_ORDER: u64 = 1 << 40;
+/// Pairs in a batch at most.
+const MOST_ROWS: usize = 512;
+/// Validation sources that are written out after every epoch: enough to tell epochs apart by a BLEU point.
+const WRITTEN: usize = 300;
+/// Outputs that are shown after every epoch.
+const SHOWN: usize = 3;
+
+/// What one run learns from, and how.
+pub(super) struct PairLearner<'a> {
+    pub(super) kind: Kind,
+    pub(super) train: &'a Examples,
+    pub(super) validation: &'a Examples,
+    pub(super) held_out: &'a Pairs,
+    pub(super) tokenizer: &'a TextTokenizer,
+    pub(super) plan: &'a Plan,
+}
+
+impl Learner for PairLearner<'_> {
+    type Model = SequenceToSequence;
+
+    fn batches(&self, epoch: usize) -> Vec<Vec<usize>> {
+        let lengths = self.lengths(self.train);
+        let seed = self.plan.recipe.seed;
+        let order = Noise::at(seed, DATA_ORDER + 2 * epoch as u64).permutation(lengths.len());
+        let sorted = batches(&lengths, &order, MOST_ROWS, self.plan.batch_tokens);
+        let order = Noise::at(seed, DATA_ORDER + 2 * epoch as u64 + 1).permutation(sorted.len());
+        order
+            .into_iter()
+            .map(|index| sorted[index].clone())
+            .collect()
+    }
+
+    fn loss(
+        &self,
+        model: &SequenceToSequence,
+        rows: &[usize],
+        noise: &mut Noise,
+    ) -> Result<Tensor<1>> {
+        let smoothing = self.plan.label_smoothing as f32;
+        let (total, tokens) = loss(model, self.train, rows, smoothing, noise);
+        Ok(total / tokens as f32)
+    }
+
+    fn tokens(&self, rows: &[usize]) -> usize {
+        rows.iter()
+            .map(|row| self.train.sources[*row].len() + self.train.targets[*row].len() + 1)
+            .sum()
+    }
+
+    fn validate(&self, model: &SequenceToSequence) -> Result<Validation> {
+        let lengths = self.lengths(self.validation);
+        let order: Vec<usize> = (0..lengths.len()).collect();
+        let (mut sum, mut count) = (0.0, 0);
+        for rows in batches(&lengths, &order, MOST_ROWS, self.plan.batch_tokens) {
+            let (total, tokens) = loss(model, self.validation, &rows, 0.0, &mut Noise::off());
+            sum += f64::from(total.into_scalar::<f32>());
+            count += tokens;
+        }
+        // The whole held-out part, pairs that are too long to learn from among them, is what the texts come from.
+        let shown = self.held_out.len().min(WRITTEN);
+        let sources = self.encoded(shown)?;
+        let options = GenerationOptions {
+            beam: 1,
+            max_length: self.plan.model.max_target,
+            ..GenerationOptions::default()
+        };
+        let written = write(model, self.tokenizer, &sources, &options)?;
+        let references = &self.held_out.targets[..shown];
+        let measure =
+            |metric: &dyn CorpusScore| Statistics::new(metric, &written, references).score(metric);
+        let metrics = judge::metrics(self.kind);
+        let scores: Vec<String> = metrics
+            .iter()
+            .map(|(name, metric)| format!("{name} {:.1}", measure(metric.as_ref())))
+            .collect();
+        let samples = (0..shown.min(SHOWN)).map(|at| {
+            format!(
+                "{} → {} (reference: {})",
+                shortened(&self.held_out.sources[at]),
+                shortened(&written[at]),
+                shortened(&references[at])
+            )
+        });
+        Ok(Validation {
+            loss: sum / count.max(1) as f64,
+            score: measure(judge::deciding(self.kind).as_ref()),
+            said: scores.join("  "),
+            samples: samples.collect(),
+        })
+    }
+}
+
+impl PairLearner<'_> {
+    fn lengths(&self, examples: &Examples) -> Vec<usize> {
+        let pairs = examples.sources.iter().zip(&examples.targets);
+        pairs
+            .map(|(source, target)| source.len().max(target.len() + 1))
+            .collect()
+    }
+
+    fn encoded(&self, count: usize) -> Result<Vec<Vec<u32>>> {
+        let mut sources = super::data::pieces(self.tokenizer, &self.held_out.sources[..count])?;
+        let limit = self.plan.model.max_source;
+        sources.iter_mut().for_each(|source| source.truncate(limit));
+        Ok(sources)
+    }
+}
+
+/// Summed loss of the rows and how many tokens it is of.
+fn loss(
+    model: &SequenceToSequence,
+    examples: &Examples,
+    rows: &[usize],
+    smoothing: f32,
+    noise: &mut Noise,
+) -> (Tensor<1>, usize) {
+    let source: Vec<&[u32]> = rows
+        .iter()
+        .map(|row| examples.sources[*row].as_slice())
+        .collect();
+    let target: Vec<&[u32]> = rows
+        .iter()
+        .map(|row| examples.targets[*row].as_slice())
+        .collect();
+    let logits = model.forward(&source, &target, noise);
+    let end = model.end() as usize;
+    let wanted: Vec<usize> = target
+        .iter()
+        .flat_map(|target| target.iter().map(|id| *id as usize).chain([end]))
+        .collect();
+    (cross_entropy(logits, &wanted, smoothing), wanted.len())
+}
+
+/// Hypotheses that are written together.
+const WRITE_TOGETHER: usize = 160;
+
+/// Writes a text for each source: sources of similar length together, answers in the order of the sources.
+pub(super) fn write(
+    model: &SequenceToSequence,
+    tokenizer: &TextTokenizer,
+    sources: &[Vec<u32>],
+    options: &GenerationOptions,
+) -> Result<Vec<String>> {
+    let best = hypotheses(model, sources, options);
+    let texts = best.iter().map(|best| {
+        let tokens = best.first().map_or(&[][..], |one| one.tokens.as_slice());
+        tokenizer
+            .decode(tokens)
+            .map(|text| super::data::tidy(&text))
+    });
+    texts.collect()
+}
+
+/// The hypotheses for each source, in the order of the sources.
+pub(super) fn hypotheses(
+    model: &SequenceToSequence,
+    sources: &[Vec<u32>],
+    options: &GenerationOptions,
+) -> Vec<Vec<regard_nn::generation::Hypothesis>> {
+    let mut order: Vec<usize> = (0..sources.len()).collect();
+    order.sort_by_key(|row| std::cmp::Reverse(sources[*row].len()));
+    let mut answers = vec![Vec::new(); sources.len()];
+    for rows in order.chunks((WRITE_TOGETHER / options.beam).max(1)) {
+        let batch: Vec<&[u32]> = rows.iter().map(|row| sources[*row].as_slice()).collect();
+        for (row, written) in rows.iter().zip(generate(model, &batch, options)) {
+            answers[*row] = written;
+        }
+    }
+    answers
+}
+
+fn shortened(text: &str) -> String {
+    const SHOWN: usize = 70;
+    match text.char_indices().nth(SHOWN) {
+        Some((at, _)) => format!("{}…", &text[..at]),
+        None => text.to_owned(),
+    }
+}

@@ -1,0 +1,289 @@
+//! Translation and summarization as a user sees them: they learn, resume, align, and say what is wrong.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use regard_tasks::sequence_to_sequence::{
+    Kind, PairColumns, PairFiles, Reading, Settings, TrainRequest, Writer, WritingOptions, train,
+};
+use regard_tasks::trainer::Event;
+use regard_tasks::{Error, Task};
+use tempfile::TempDir;
+
+use crate::training::Ears;
+
+/// Words and what they are in a made-up language of several scripts.
+const WORDS: [(&str, &str); 8] = [
+    ("red", "红色"),
+    ("green", "緑の"),
+    ("house", "بيت"),
+    ("cat", "猫"),
+    ("sun", "☀️😀"),
+    ("small", "piccolo"),
+    ("big", "größe"),
+    ("tree", "e\u{301}albero"),
+];
+
+/// Pairs of two to four words, each translated for itself.
+fn pairs(rows: usize) -> String {
+    let mut table = String::from("source\ttarget\n");
+    for row in 0..rows {
+        let words: Vec<usize> = (0..2 + row % 3)
+            .map(|at| ((row * 2_654_435_761) >> (5 + 3 * at)) % WORDS.len())
+            .collect();
+        let side = |pick: fn(&(&'static str, &'static str)) -> &'static str| {
+            let words: Vec<&str> = words.iter().map(|word| pick(&WORDS[*word])).collect();
+            words.join(" ")
+        };
+        table += &format!("{}\t{}\n", side(|pair| pair.0), side(|pair| pair.1));
+    }
+    table
+}
+
+fn request(folder: &Path, table: &str, out: &str) -> TrainRequest {
+    let data = folder.join("pairs.tsv");
+    fs::write(&data, table).unwrap();
+    TrainRequest {
+        kind: Kind::Translation,
+        data: PairFiles::Tables(vec![data]),
+        validation: None,
+        test: None,
+        out: folder.join(out),
+        columns: PairColumns::default(),
+        settings: Settings {
+            vocabulary: Some(320),
+            width: Some(32),
+            heads: Some(2),
+            encoder_layers: Some(1),
+            decoder_layers: Some(1),
+            feed_forward: Some(64),
+            dropout: Some(0.05),
+            learning_rate: Some(5e-3),
+            batch_tokens: Some(100),
+            epochs: Some(8),
+            patience: Some(8),
+            validation_share: Some(0.1),
+            ..Settings::default()
+        },
+        minutes: None,
+        seed: 1,
+        resume: false,
+        device: "cpu".to_owned(),
+    }
+}
+
+fn tables(path: PathBuf) -> PairFiles {
+    PairFiles::Tables(vec![path])
+}
+
+#[test]
+fn a_translator_learns_every_script_and_its_folder_answers_aligns_and_scores() {
+    let folder = TempDir::new().unwrap();
+    let request = request(folder.path(), &pairs(1200), "model");
+    let mut ears = Ears::default();
+    let report = train(&request, &mut ears).unwrap();
+    assert!(
+        report.scores[0].interval.value > 80.0,
+        "{:?}",
+        report.scores
+    );
+    assert!(report.scores[0].interval.value > report.rivals[0].scores[0].interval.value);
+    let shown = ears.heard.iter().any(
+        |event| matches!(event, Event::Validated { samples, .. } if samples.iter().any(|line| line.contains('→'))),
+    );
+    assert!(shown, "outputs are shown after an epoch");
+
+    let model = Writer::open(&request.out).unwrap();
+    let answer = &model.run(&["small  red\u{0} cat".to_owned()]).unwrap()[0];
+    assert_eq!(answer.text, "piccolo 红色 猫");
+    let sources: Vec<String> = ["cat big green", "house cat sun tree", "red green"]
+        .map(str::to_owned)
+        .into();
+    let best = |beam: usize| -> Vec<f32> {
+        let mut model = Writer::open(&request.out).unwrap();
+        let options = WritingOptions {
+            beam,
+            ..model.options().clone()
+        };
+        model.set_options(options).unwrap();
+        let written = model.run(&sources).unwrap();
+        written
+            .iter()
+            .map(|one| one.alternatives[0].score)
+            .collect()
+    };
+    // A search that stops as soon as enough has ended loses what greedy finds: bad endings come early.
+    for (beam, greedy) in best(5).iter().zip(best(1)) {
+        assert!(*beam >= greedy - 1e-4, "{beam} against {greedy}");
+    }
+    for reading in [Reading::Output, Reading::Input] {
+        let alignment = model.explain("small red cat", None, reading).unwrap();
+        let words = |words: &[regard_tasks::sequence_to_sequence::Word]| -> Vec<String> {
+            words.iter().map(|word| word.text.clone()).collect()
+        };
+        assert_eq!(words(&alignment.source_words), ["small", "red", "cat"]);
+        assert_eq!(
+            words(&alignment.target_words),
+            ["piccolo", "红", "色", "猫"]
+        );
+        for word in &alignment.source_words {
+            assert_eq!(&alignment.source[word.start..word.end], word.text);
+        }
+        for row in &alignment.weights {
+            assert!((0.0..=1.0001).contains(&row.iter().sum::<f32>()));
+        }
+        assert!(alignment.html().contains("piccolo"));
+    }
+    let scored = model
+        .evaluate(&request.data, &PairColumns::default())
+        .unwrap();
+    assert_eq!((scored.pairs, scored.written.len()), (1200, 1200));
+    let swapped = PairColumns {
+        source: Some("target".to_owned()),
+        target: Some("source".to_owned()),
+        group: None,
+    };
+    let scored = model.evaluate(&request.data, &swapped).unwrap();
+    assert!(
+        scored
+            .notes
+            .iter()
+            .any(|note| note.contains("look swapped")),
+        "{:?}",
+        scored.notes
+    );
+}
+
+#[test]
+fn odd_sources_end_in_a_bounded_answer() {
+    let folder = TempDir::new().unwrap();
+    let mut request = request(folder.path(), &pairs(120), "model");
+    request.settings.epochs = Some(1);
+    train(&request, &mut Ears::default()).unwrap();
+    let model = Writer::open(&request.out).unwrap();
+    let odd = [
+        " ".repeat(10_000),
+        "x".repeat(1 << 20),
+        "\u{1}\u{2}\u{7f}\u{85}".to_owned(),
+        "\u{fffd}\u{fffd}".to_owned(),
+        "Ω≈ç√∫˜µ≤≥÷ 한국어 \u{202e}rtl".to_owned(),
+        String::new(),
+    ];
+    let started = std::time::Instant::now();
+    let answers = model.run(&odd).unwrap();
+    assert_eq!(answers.len(), odd.len());
+    assert!(answers[1].cut_source_pieces > 0);
+    let limit = model.options().max_length;
+    assert!(answers.iter().all(|answer| answer.text.len() <= 16 * limit));
+    // No assertion on speed, but a search without an end would never come here.
+    let _ = started.elapsed();
+    assert!(model.unseen_letters("한국어 문장").is_some());
+    assert!(model.unseen_letters("red cat").is_none());
+}
+
+#[test]
+fn a_run_that_was_stopped_and_resumed_ends_with_the_same_bytes() {
+    let folder = TempDir::new().unwrap();
+    let mut whole = request(folder.path(), &pairs(120), "whole");
+    whole.settings.epochs = Some(3);
+    train(&whole, &mut Ears::default()).unwrap();
+    let mut parts = TrainRequest {
+        out: folder.path().join("parts"),
+        ..whole.clone()
+    };
+    for stop in [2, 5] {
+        let mut ears = Ears {
+            stop_after: Some(stop),
+            ..Ears::default()
+        };
+        let stopped = train(&parts, &mut ears);
+        assert!(
+            matches!(stopped, Err(Error::Interrupted { .. })),
+            "{stopped:?}"
+        );
+        parts.resume = true;
+    }
+    train(&parts, &mut Ears::default()).unwrap();
+    let weights = |folder: &Path| fs::read(folder.join("model.safetensors")).unwrap();
+    assert_eq!(weights(&whole.out), weights(&parts.out));
+}
+
+#[test]
+fn a_summarizer_never_repeats_and_stands_beside_the_first_sentence() {
+    let folder = TempDir::new().unwrap();
+    let mut table = String::from("text,summary\n");
+    for row in 0..120 {
+        let (noun, _) = WORDS[row % 8];
+        table +=
+            &format!("This is about the {noun} of number {row}. It goes on and on.,a {noun}\n");
+    }
+    let data = folder.path().join("articles.csv");
+    fs::write(&data, table).unwrap();
+    let mut request = request(folder.path(), "source\ttarget\na\tb\n", "model");
+    request.kind = Kind::Summarization;
+    request.data = tables(data);
+    request.settings.epochs = Some(2);
+    let report = train(&request, &mut Ears::default()).unwrap();
+    let rivals: Vec<&str> = report
+        .rivals
+        .iter()
+        .map(|rival| rival.name.as_str())
+        .collect();
+    assert_eq!(rivals, ["first sentence", "first 2 words"]);
+    let model = Writer::open(&request.out).unwrap();
+    assert_eq!(
+        (model.kind(), model.options().no_repeat),
+        (Kind::Summarization, 3)
+    );
+}
+
+#[test]
+fn what_is_wrong_with_the_pairs_is_said() {
+    let folder = TempDir::new().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    let refuse = |data: PairFiles| {
+        let base = request(folder.path(), "source\ttarget\na\tb\n", "model");
+        let error = train(&TrainRequest { data, ..base }, &mut Ears::default()).unwrap_err();
+        let _ = fs::remove_dir_all(path("model.training"));
+        error.to_string()
+    };
+    fs::write(path("a.en"), "one\ntwo\nthree\n").unwrap();
+    fs::write(path("a.it"), "uno\ndue\n").unwrap();
+    let lines = PairFiles::Lines {
+        source: path("a.en"),
+        target: path("a.it"),
+    };
+    let said = refuse(lines);
+    assert!(said.contains("2 lines") && said.contains("has 3"), "{said}");
+    fs::write(path("three.csv"), "alpha,beta,gamma\n1,2,3\n").unwrap();
+    assert!(refuse(tables(path("three.csv"))).contains("--source-column"));
+    fs::write(path("empty.csv"), "source,target\n,x\n  ,y\n").unwrap();
+    assert!(refuse(tables(path("empty.csv"))).contains("no pair with two sides"));
+}
+
+#[test]
+fn options_that_cannot_be_meant_are_refused() {
+    let folder = TempDir::new().unwrap();
+    let mut request = request(folder.path(), &pairs(80), "model");
+    request.settings.epochs = Some(1);
+    train(&request, &mut Ears::default()).unwrap();
+    let mut model = Writer::open(&request.out).unwrap();
+    let own = model.options().clone();
+    let mut refused = |change: &dyn Fn(&mut regard_tasks::sequence_to_sequence::WritingOptions)| {
+        let mut options = own.clone();
+        change(&mut options);
+        model.set_options(options).unwrap_err().to_string()
+    };
+    assert!(refused(&|options| options.beam = 0).contains("--beam"));
+    assert!(refused(&|options| options.beam = 100_000).contains("--beam"));
+    assert!(refused(&|options| options.n_best = 9).contains("--n-best"));
+    assert!(refused(&|options| options.prefix = " \u{1} ".to_owned()).contains("--prefix"));
+    assert!(refused(&|options| options.temperature = Some(f32::NAN)).contains("--temperature"));
+    let of_another_task = regard_tasks::text_classification::TextClassifier::open(&request.out);
+    assert!(
+        of_another_task
+            .unwrap_err()
+            .to_string()
+            .contains("`translation`")
+    );
+}
