@@ -51,14 +51,28 @@ impl Noise {
     ///
     /// If `p` is not in `0.0..1.0`.
     pub fn dropout<const D: usize>(&mut self, x: Tensor<D>, p: f64) -> Tensor<D> {
+        match self.mask(p) {
+            Some(mask) => operation::dropout(x, mask),
+            None => x,
+        }
+    }
+
+    /// `x + dropout(y)` in one pass: what a layer adds to what passes through it.
+    ///
+    /// # Panics
+    ///
+    /// As [`dropout`](Self::dropout).
+    pub fn add_dropped<const D: usize>(&mut self, x: Tensor<D>, y: Tensor<D>, p: f64) -> Tensor<D> {
+        let mask = self.mask(p);
+        operation::add_dropped(x, y, mask)
+    }
+
+    fn mask(&mut self, p: f64) -> Option<DropoutMask> {
         assert!(
             (0.0..1.0).contains(&p),
             "the dropout probability is {p}, expected at least 0 and less than 1"
         );
-        if !self.is_on() || p == 0.0 {
-            return x;
-        }
-        operation::dropout(x, DropoutMask::new(self.next_key(), p))
+        (self.is_on() && p > 0.0).then(|| DropoutMask::new(self.next_key(), p))
     }
 
     /// `count` numbers, uniform in `0.0..1.0`.

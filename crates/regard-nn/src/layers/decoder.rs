@@ -105,7 +105,7 @@ impl DecoderLayer {
         let mixed = self
             .source_attention
             .forward(self.over_source(x.clone(), source, visible));
-        let x = x + noise.dropout(mixed, self.dropout);
+        let x = noise.add_dropped(x, mixed, self.dropout);
         self.after_feed_forward(x, noise)
     }
 
@@ -161,7 +161,8 @@ impl DecoderLayer {
 
     fn after_self(&self, x: Tensor<3>, noise: &mut Noise) -> Tensor<3> {
         let input = MultiHeadInput::self_attention(self.self_norm.forward(x.clone()));
-        x + noise.dropout(self.self_attention.forward(input), self.dropout)
+        let mixed = self.self_attention.forward(input);
+        noise.add_dropped(x, mixed, self.dropout)
     }
 
     fn over_source(&self, x: Tensor<3>, source: Tensor<3>, visible: &[usize]) -> MultiHeadInput {
@@ -173,6 +174,6 @@ impl DecoderLayer {
         let computed = self
             .feed_forward
             .forward(self.feed_forward_norm.forward(x.clone()), noise);
-        x + noise.dropout(computed, self.dropout)
+        noise.add_dropped(x, computed, self.dropout)
     }
 }

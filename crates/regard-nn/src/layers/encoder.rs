@@ -65,11 +65,11 @@ impl EncoderLayer {
     /// `[batch, sequence, width]` → the same. `visible` counts the positions of each row that are not padding.
     pub fn forward(&self, x: Tensor<3>, visible: Option<&[usize]>, noise: &mut Noise) -> Tensor<3> {
         let mixed = self.attention.forward(self.input(x.clone(), visible));
-        let x = x + noise.dropout(mixed, self.dropout);
+        let x = noise.add_dropped(x, mixed, self.dropout);
         let computed = self
             .feed_forward
             .forward(self.feed_forward_norm.forward(x.clone()), noise);
-        x + noise.dropout(computed, self.dropout)
+        noise.add_dropped(x, computed, self.dropout)
     }
 
     /// The attention's weights for the same `x`, `[batch, heads, sequence, sequence]`.

@@ -5,6 +5,7 @@ use burn::tensor::{Device, Tensor};
 
 use super::{constant, normal, uniform};
 use crate::Noise;
+use crate::operation::linear;
 
 /// `out = x weight + bias`.
 #[derive(Module, Debug)]
@@ -47,6 +48,6 @@ impl Linear {
         shape[D - 1] = outputs;
         // One product of two matrices: a batch of them would also make a batch of gradients of the weight.
         let x: Tensor<2> = x.reshape([rows, inputs]);
-        (x.matmul(self.weight.val()) + self.bias.val().unsqueeze()).reshape(shape)
+        linear(x, self.weight.val(), self.bias.val()).reshape(shape)
     }
 }

@@ -147,14 +147,25 @@ pub fn rotary(x: Tensor<4>, base: f32) -> Tensor<4> {
     )
 }
 
+/// As [`super::linear`].
+pub fn linear(x: Tensor<2>, weight: Tensor<2>, bias: Tensor<1>) -> Tensor<2> {
+    x.matmul(weight) + bias.unsqueeze()
+}
+
 /// As [`super::cross_entropy`].
-pub fn cross_entropy(logits: Tensor<2>, targets: &[usize], smoothing: f32) -> Tensor<1> {
-    let [rows, classes] = logits.dims();
+pub fn cross_entropy(
+    h: Tensor<2>,
+    table: Tensor<2>,
+    targets: &[usize],
+    smoothing: f32,
+) -> Tensor<1> {
+    let (rows, [classes, _]) = (targets.len(), table.dims());
     let mut wanted = vec![smoothing / classes as f32; rows * classes];
     for (row, target) in wanted.chunks_mut(classes).zip(targets) {
         row[*target] += 1.0 - smoothing;
     }
-    let wanted = Tensor::<2>::from_data(TensorData::new(wanted, [rows, classes]), &logits.device());
+    let wanted = Tensor::<2>::from_data(TensorData::new(wanted, [rows, classes]), &h.device());
+    let logits = h.matmul(table.transpose());
     (burn::tensor::activation::log_softmax(logits, 1) * wanted)
         .sum()
         .neg()

@@ -1,10 +1,12 @@
-//! The loss of a choice among many: softmax, logarithm and their gradient in one pass over the logits.
+//! The loss of a choice among the rows of a table: products, softmax, logarithm and gradients, a part of the rows at a
+//! time, so that the logits never exist all at once.
 
 use std::sync::Arc;
 
 use burn::backend::autodiff::checkpoint::{base::Checkpointer, strategy::CheckpointStrategy};
 use burn::backend::autodiff::grads::Gradients;
-use burn::backend::autodiff::ops::{Backward, Ops, OpsKind, unary};
+use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
+use burn::backend::ops::FloatTensorOps;
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{Autodiff, Backend, Dispatch, Flex, backend_extension};
 use burn::tensor::Tensor;
@@ -14,80 +16,123 @@ use super::storage::{FlexTensor, elements, from_vec, shape};
 use super::vectors::{exp, widest};
 use super::{composed, is_fused};
 
-/// Sum over the rows of the cross-entropy with smoothed targets (Szegedy et al. 2016):
+/// Sum over the rows of the cross-entropy with smoothed targets (Szegedy et al. 2016) of logits that are products with the
+/// rows of a table:
 ///
 /// ```text
+/// x       = h · tableᵀ                        [rows, classes]
 /// log p_j = x_j − log Σ_k exp(x_k)
 /// loss    = −Σ_rows [(1 − s) log p_target + s / classes · Σ_j log p_j]
 /// ```
 ///
-/// On the CPU the logits are read twice and the gradient is written once, where Burn's own operations make five arrays of
-/// their size: with a vocabulary of 8,000 they are the largest of a training step.
+/// On the CPU the gradients are computed in the forward pass, while a part's logits are in the cache: with 3,000 rows and
+/// 8,000 classes the logits alone are 96 MB, and Burn's own operations make five arrays of that size.
 ///
 /// # Shapes
-/// - `logits`: `[rows, classes]`
+/// - `h`: `[rows, width]`
+/// - `table`: `[classes, width]`
 /// - `targets`: one class for each row
 /// - out: `[1]`
 ///
 /// # Panics
 ///
-/// If there is not one target for each row, or one is not below `classes`.
-pub fn cross_entropy(logits: Tensor<2>, targets: &[usize], smoothing: f32) -> Tensor<1> {
-    let [rows, classes] = logits.dims();
+/// If there is not one target for each row, one is not below `classes`, or the widths differ.
+pub fn cross_entropy(
+    h: Tensor<2>,
+    table: Tensor<2>,
+    targets: &[usize],
+    smoothing: f32,
+) -> Tensor<1> {
+    let ([rows, width], [classes, table_width]) = (h.dims(), table.dims());
     assert_eq!(
         targets.len(),
         rows,
-        "cross-entropy: one target for each row of logits"
+        "cross-entropy: one target for each row of h"
     );
+    assert_eq!(width, table_width, "cross-entropy: h and table, last axis");
     if let Some(target) = targets.iter().find(|target| **target >= classes) {
         panic!("cross-entropy: target {target}, expected one of {classes} classes");
     }
-    if !is_fused(&logits) {
-        return composed::cross_entropy(logits, targets, smoothing);
+    if !is_fused(&h) || !is_fused(&table) {
+        return composed::cross_entropy(h, table, targets, smoothing);
     }
     Tensor::from_dispatch(<Dispatch as FusedCrossEntropy>::fused_cross_entropy(
-        logits.into_dispatch(),
+        h.into_dispatch(),
+        table.into_dispatch(),
         targets.into(),
         smoothing,
     ))
 }
 
-/// What the backward pass needs: the logits again, and the logarithm of each row's sum of exponentials.
+/// Numbers of a part's logits: 8 MB, which stay in the last cache while they are read twice and multiplied twice. Fewer
+/// would pack the table for the product more often than they save.
+const PART: usize = 2 << 20;
+
+/// Gradients of `h` and of the table for a gradient of 1 of the loss.
 #[derive(Clone, Debug)]
-pub(super) struct Saved {
-    logits: FlexTensor,
-    log_sums: Vec<f32>,
-    targets: Arc<[usize]>,
-    smoothing: f32,
+struct Saved {
+    dh: FlexTensor,
+    d_table: FlexTensor,
 }
 
-fn forward(logits: &FlexTensor, targets: &Arc<[usize]>, smoothing: f32) -> (FlexTensor, Saved) {
-    let logits = logits.to_contiguous();
-    let classes = shape(&logits)[1];
-    let values = elements(&logits);
-    let rows: Vec<(f32, f64)> = values
-        .par_chunks(classes.max(1))
-        .zip(targets.par_iter())
-        .map(|(row, target)| {
-            let largest = largest(row);
-            let (exponentials, sum) = sums(row, largest);
-            let log_sum = largest + exponentials.ln();
-            let chosen = f64::from(row[*target] - log_sum);
-            let mean = f64::from(sum) / classes as f64 - f64::from(log_sum);
-            let smoothing = f64::from(smoothing);
-            (log_sum, -(1.0 - smoothing) * chosen - smoothing * mean)
-        })
-        .collect();
-    // In the order of the rows: the same bits for any number of threads.
-    let loss: f64 = rows.iter().map(|(_, loss)| loss).sum();
-    let out = from_vec(vec![loss as f32], vec![1]);
-    let saved = Saved {
-        log_sums: rows.into_iter().map(|(log_sum, _)| log_sum).collect(),
-        logits,
-        targets: Arc::clone(targets),
-        smoothing,
-    };
-    (out, saved)
+/// The loss, and with `gradients` what the backward pass scales.
+fn forward(
+    h: &FlexTensor,
+    table: &FlexTensor,
+    targets: &[usize],
+    smoothing: f32,
+    gradients: bool,
+) -> (FlexTensor, Option<Saved>) {
+    let (h, table) = (h.to_contiguous(), table.to_contiguous());
+    let (classes, width) = (shape(&table)[0], shape(&table)[1]);
+    let mut dh = Vec::with_capacity(if gradients { targets.len() * width } else { 0 });
+    let mut d_table = vec![0.0; if gradients { classes * width } else { 0 }];
+    let part = (PART / classes).clamp(16, 4096);
+    let mut loss = 0.0;
+    for (at, targets) in targets.chunks(part).enumerate() {
+        let h = h.narrow(0, at * part, targets.len()).to_contiguous();
+        let mut logits = Flex::float_matmul(h.clone(), table.transpose(0, 1)).to_contiguous();
+        let losses: Vec<f64> = logits
+            .storage_mut::<f32>()
+            .par_chunks_mut(classes)
+            .zip(targets.par_iter())
+            .map(|(row, target)| choose(row, *target, smoothing, gradients))
+            .collect();
+        // In the order of the rows: the same bits for any number of threads.
+        loss += losses.iter().sum::<f64>();
+        if gradients {
+            // dh = dx · table, d_table = dxᵀ · h
+            let d = Flex::float_matmul(logits.clone(), table.clone()).to_contiguous();
+            dh.extend_from_slice(elements(&d));
+            let d = Flex::float_matmul(logits.transpose(0, 1), h).to_contiguous();
+            d_table
+                .par_chunks_mut(1 << 14)
+                .zip(elements(&d).par_chunks(1 << 14))
+                .for_each(|(sum, part)| sum.iter_mut().zip(part).for_each(|(sum, x)| *sum += x));
+        }
+    }
+    let saved = gradients.then(|| Saved {
+        dh: from_vec(dh, shape(&h)),
+        d_table: from_vec(d_table, vec![classes, width]),
+    });
+    (from_vec(vec![loss as f32], vec![1]), saved)
+}
+
+/// The loss of one row of logits, which become their gradient where it is wanted:
+/// dx_j = p_j − s / classes − (1 − s) [j = target].
+fn choose(row: &mut [f32], target: usize, smoothing: f32, gradient: bool) -> f64 {
+    let largest = largest(row);
+    let (exponentials, sum) = sums(row, largest);
+    let log_sum = largest + exponentials.ln();
+    let chosen = f64::from(row[target] - log_sum);
+    let mean = f64::from(sum) / row.len() as f64 - f64::from(log_sum);
+    if gradient {
+        let even = smoothing / row.len() as f32;
+        widest(|| row.iter_mut().for_each(|x| *x = exp(*x - log_sum) - even));
+        row[target] -= 1.0 - smoothing;
+    }
+    let smoothing = f64::from(smoothing);
+    -(1.0 - smoothing) * chosen - smoothing * mean
 }
 
 fn largest(row: &[f32]) -> f32 {
@@ -127,32 +172,11 @@ fn sums(row: &[f32], largest: f32) -> (f32, f32) {
     })
 }
 
-impl Saved {
-    /// dx_j = d_out · (p_j − s / classes − (1 − s) [j = target])
-    fn backward(&self, d_out: f32) -> FlexTensor {
-        let values = elements(&self.logits);
-        let classes = shape(&self.logits)[1];
-        let even = self.smoothing / classes as f32;
-        let mut dx = vec![0.0; values.len()];
-        dx.par_chunks_mut(classes.max(1))
-            .zip(values.par_chunks(classes.max(1)))
-            .zip(self.log_sums.par_iter().zip(self.targets.par_iter()))
-            .for_each(|((dx, row), (log_sum, target))| {
-                widest(|| {
-                    for (dx, x) in dx.iter_mut().zip(row) {
-                        *dx = d_out * (exp(*x - log_sum) - even);
-                    }
-                });
-                dx[*target] -= d_out * (1.0 - self.smoothing);
-            });
-        from_vec(dx, shape(&self.logits))
-    }
-}
-
 #[backend_extension(Autodiff, Flex)]
-pub(super) trait FusedCrossEntropy: Backend {
+trait FusedCrossEntropy: Backend {
     fn fused_cross_entropy(
-        logits: FloatTensor<Self>,
+        h: FloatTensor<Self>,
+        table: FloatTensor<Self>,
         targets: Arc<[usize]>,
         smoothing: f32,
     ) -> FloatTensor<Self>;
@@ -160,42 +184,58 @@ pub(super) trait FusedCrossEntropy: Backend {
 
 impl FusedCrossEntropy for Flex {
     fn fused_cross_entropy(
-        logits: FlexTensor,
+        h: FlexTensor,
+        table: FlexTensor,
         targets: Arc<[usize]>,
         smoothing: f32,
     ) -> FlexTensor {
-        forward(&logits, &targets, smoothing).0
+        forward(&h, &table, &targets, smoothing, false).0
     }
 }
 
 #[derive(Debug)]
 struct CrossEntropyBackward;
 
-impl Backward<Flex, 1> for CrossEntropyBackward {
+impl Backward<Flex, 2> for CrossEntropyBackward {
     type State = Saved;
 
-    fn backward(self, ops: Ops<Saved, 1>, grads: &mut Gradients, _checkpointer: &mut Checkpointer) {
-        unary::<Flex, _>(ops.parents, ops.node, grads, |d_out| {
-            ops.state.backward(elements(&d_out.to_contiguous())[0])
-        });
+    fn backward(self, ops: Ops<Saved, 2>, grads: &mut Gradients, _checkpointer: &mut Checkpointer) {
+        let d_out = grads.consume::<Flex>(&ops.node).to_contiguous();
+        let factor = elements(&d_out)[0];
+        let [h, table] = ops.parents;
+        for (parent, mut gradient) in [(h, ops.state.dh), (table, ops.state.d_table)] {
+            if let Some(parent) = parent {
+                gradient
+                    .storage_mut::<f32>()
+                    .par_chunks_mut(1 << 14)
+                    .for_each(|part| part.iter_mut().for_each(|x| *x *= factor));
+                grads.register::<Flex>(parent.id, gradient);
+            }
+        }
     }
 }
 
 impl<C: CheckpointStrategy> FusedCrossEntropy for Autodiff<Flex, C> {
     fn fused_cross_entropy(
-        logits: FloatTensor<Self>,
+        h: FloatTensor<Self>,
+        table: FloatTensor<Self>,
         targets: Arc<[usize]>,
         smoothing: f32,
     ) -> FloatTensor<Self> {
-        let (logits, node) = logits.into_parts();
-        let (out, saved) = forward(&logits, &targets, smoothing);
+        let nodes = [h.node(), table.node()];
+        let (h, table) = (h.into_primitive(), table.into_primitive());
         match CrossEntropyBackward
-            .prepare::<C>([node])
+            .prepare::<C>(nodes)
             .compute_bound()
             .stateful()
         {
-            OpsKind::Tracked(prep) => prep.finish(saved, out),
-            OpsKind::UnTracked(prep) => prep.finish(out),
+            OpsKind::Tracked(prep) => match forward(&h, &table, &targets, smoothing, true) {
+                (out, Some(saved)) => prep.finish(saved, out),
+                (_, None) => unreachable!("gradients were asked for"),
+            },
+            OpsKind::UnTracked(prep) => {
+                prep.finish(forward(&h, &table, &targets, smoothing, false).0)
+            }
         }
     }
 }

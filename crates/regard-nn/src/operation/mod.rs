@@ -11,6 +11,7 @@ mod dropout;
 mod embedding;
 mod gelu;
 mod layer_norm;
+mod linear;
 mod rotary;
 mod storage;
 mod vectors;
@@ -20,9 +21,10 @@ pub use cross_entropy::cross_entropy;
 pub use embedding::embedding;
 pub use gelu::gelu;
 pub use layer_norm::layer_norm;
+pub use linear::linear;
 pub use rotary::rotary;
 
-pub(crate) use dropout::dropout;
+pub(crate) use dropout::{add_dropped, dropout};
 pub(crate) use storage::{FlexTensor, flex, unflex};
 pub(crate) use vectors::widest;
 

@@ -239,36 +239,56 @@ fn the_weights_over_the_source_sum_to_one_and_padding_has_none() {
 }
 
 #[test]
-fn the_loss_in_one_pass_is_the_composed_one_with_its_gradient() {
+fn the_loss_in_parts_is_the_composed_one_with_its_gradients() {
     let device = Device::flex().autodiff();
-    let logits = || {
-        let values = Noise::at(1, 2)
-            .normal(7 * 53)
-            .into_iter()
-            .map(|x| 4.0 * x)
-            .collect::<Vec<_>>();
-        Tensor::<2>::from_data(TensorData::new(values, [7, 53]), &device).require_grad()
+    // More rows than a part has for as many classes.
+    let (rows, classes, width) = (70, 40_000, 3);
+    let made = |step: u64, count: usize| Noise::at(1, step).normal(count);
+    let tensors = || {
+        let tensor = |values: Vec<f32>, shape: [usize; 2]| {
+            Tensor::<2>::from_data(TensorData::new(values, shape), &device).require_grad()
+        };
+        (
+            tensor(made(2, rows * width), [rows, width]),
+            tensor(made(3, classes * width), [classes, width]),
+        )
     };
-    let targets = [0, 52, 7, 7, 30, 16, 15];
+    let targets: Vec<usize> = (0..rows).map(|row| row * 571 % classes).collect();
     for smoothing in [0.0, 0.1] {
-        let (a, b) = (logits(), logits());
-        let fused = cross_entropy(a.clone(), &targets, smoothing);
-        let plain = composed::cross_entropy(b.clone(), &targets, smoothing);
+        let ((h, table), (same_h, same_table)) = (tensors(), tensors());
+        let fused = cross_entropy(h.clone(), table.clone(), &targets, smoothing);
+        let plain =
+            composed::cross_entropy(same_h.clone(), same_table.clone(), &targets, smoothing);
         assert_close_to(
             &values(&fused.clone().inner()),
             &values(&plain.clone().inner()),
             1e-4,
-            "logits",
+            "loss",
         );
         // Not the sum itself, so that the factor is tested as well.
-        let (da, db) = ((fused * 0.3).backward(), (plain * 0.3).backward());
-        assert_close_to(
-            &values(&a.grad(&da).unwrap()),
-            &values(&b.grad(&db).unwrap()),
-            1e-5,
-            "logits",
-        );
+        let (found, expected) = ((fused * 0.3).backward(), (plain * 0.3).backward());
+        for (found, expected, name) in [
+            (h.grad(&found), same_h.grad(&expected), "h"),
+            (table.grad(&found), same_table.grad(&expected), "table"),
+        ] {
+            assert_close_to(
+                &values(&found.unwrap()),
+                &values(&expected.unwrap()),
+                1e-5,
+                name,
+            );
+        }
     }
+}
+
+#[test]
+fn the_loss_of_the_model_is_that_of_its_logits() {
+    let model = model();
+    let targets: [&[u32]; 4] = [&[11, 12], &[15], &[], &[9, 9, 9]];
+    let (loss, tokens) = model.loss(&SOURCES, &targets, 0.0, &mut Noise::off());
+    assert_eq!(tokens, 10);
+    let expected: f32 = score(&model, &SOURCES, &targets).concat().iter().sum();
+    assert!((values(&loss)[0] + expected).abs() < 1e-3);
 }
 
 #[test]
@@ -277,10 +297,8 @@ fn every_parameter_learns() {
     let tensors = parameters::collect(&model());
     let model = parameters::load(config().init(3, &device), tensors).unwrap();
     let targets: [&[u32]; 4] = [&[11, 12], &[15], &[], &[9, 9, 9]];
-    let logits = model.forward(&SOURCES, &targets, &mut Noise::at(1, 1));
-    let end = model.end() as usize;
-    let wanted = [11, 12, end, 15, end, end, 9, 9, 9, end];
-    let gradients = cross_entropy(logits, &wanted, 0.1).backward();
+    let (loss, _) = model.loss(&SOURCES, &targets, 0.1, &mut Noise::at(1, 1));
+    let gradients = loss.backward();
     let found = parameters::gradients(&model, &gradients);
     assert_eq!(found.len(), parameters::shapes(&model).len());
     for gradient in found {

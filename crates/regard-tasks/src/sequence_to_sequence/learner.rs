@@ -4,7 +4,6 @@ use burn::tensor::Tensor;
 use regard_nn::Noise;
 use regard_nn::generation::{GenerationOptions, generate};
 use regard_nn::models::sequence_to_sequence::SequenceToSequence;
-use regard_nn::operation::cross_entropy;
 
 use super::Kind;
 use super::data::{Examples, Pairs};
@@ -141,13 +140,7 @@ fn loss(
         .iter()
         .map(|row| examples.targets[*row].as_slice())
         .collect();
-    let logits = model.forward(&source, &target, noise);
-    let end = model.end() as usize;
-    let wanted: Vec<usize> = target
-        .iter()
-        .flat_map(|target| target.iter().map(|id| *id as usize).chain([end]))
-        .collect();
-    (cross_entropy(logits, &wanted, smoothing), wanted.len())
+    model.loss(&source, &target, smoothing, noise)
 }
 
 /// Hypotheses that are written together.

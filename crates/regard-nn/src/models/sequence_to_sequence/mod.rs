@@ -25,7 +25,7 @@ use crate::layers::{
     DecoderLayer, DecoderLayerConfig, Embedding, EncoderLayer, EncoderLayerConfig, LayerNorm,
     MultiHeadConfig, sinusoidal,
 };
-use crate::operation::embedding;
+use crate::operation::{cross_entropy, embedding};
 
 /// The model; see the [module](self).
 #[derive(Module, Debug)]
@@ -98,6 +98,32 @@ impl SequenceToSequence {
     ///
     /// If there are not as many targets as sources, a source is empty, or an id is not in the table.
     pub fn forward(&self, sources: &[&[u32]], targets: &[&[u32]], noise: &mut Noise) -> Tensor<2> {
+        self.logits(self.written(sources, targets, noise))
+    }
+
+    /// Summed cross-entropy of the targets and their ends, and of how many tokens it is: what
+    /// [`cross_entropy`] gives for [`forward`](Self::forward), without its logits.
+    ///
+    /// # Panics
+    ///
+    /// As [`forward`](Self::forward).
+    pub fn loss(
+        &self,
+        sources: &[&[u32]],
+        targets: &[&[u32]],
+        smoothing: f32,
+        noise: &mut Noise,
+    ) -> (Tensor<1>, usize) {
+        let h = self.written(sources, targets, noise);
+        let end = [self.end()];
+        let wanted = targets.iter().flat_map(|target| target.iter().chain(&end));
+        let wanted: Vec<usize> = wanted.map(|id| *id as usize).collect();
+        let loss = cross_entropy(h, self.tokens.weight.val(), &wanted, smoothing);
+        (loss, wanted.len())
+    }
+
+    /// What the table is multiplied with: `[Σ (length + 1), width]`.
+    fn written(&self, sources: &[&[u32]], targets: &[&[u32]], noise: &mut Noise) -> Tensor<2> {
         let (source, lengths) = self.encode(sources, noise);
         let mut h = self.begun(targets, noise);
         for layer in &self.decoder {
@@ -111,7 +137,7 @@ impl SequenceToSequence {
         let count = real.len();
         let real = Tensor::<2, Int>::from_data(TensorData::new(real, [1, count]), &h.device());
         let h = embedding(h.reshape([rows * longest, width]), real).reshape([count, width]);
-        self.logits(self.decoder_norm.forward(h))
+        self.decoder_norm.forward(h)
     }
 
     /// The weights over the source with which each token of one target, and its end, was written: for every decoder layer

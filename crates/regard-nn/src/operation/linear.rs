@@ -1,0 +1,153 @@
+//! A linear map with its bias in the same pass.
+
+use burn::backend::autodiff::checkpoint::{base::Checkpointer, strategy::CheckpointStrategy};
+use burn::backend::autodiff::grads::Gradients;
+use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
+use burn::backend::ops::FloatTensorOps;
+use burn::backend::tensor::FloatTensor;
+use burn::backend::{Autodiff, Backend, Dispatch, Flex, backend_extension};
+use burn::tensor::Tensor;
+use rayon::prelude::*;
+
+use super::storage::{FlexTensor, elements, from_vec, shape};
+use super::vectors::widest;
+use super::{composed, is_fused};
+
+/// `out = x weight + bias`.
+///
+/// On the CPU the bias is added where the product was written, by all threads, and its gradient is summed by all threads;
+/// Burn's own addition and sum are done by one.
+///
+/// # Shapes
+/// - `x`: `[rows, inputs]`
+/// - `weight`: `[inputs, outputs]`
+/// - `bias`: `[outputs]`
+/// - out: `[rows, outputs]`
+///
+/// # Panics
+///
+/// If the shapes do not fit.
+pub fn linear(x: Tensor<2>, weight: Tensor<2>, bias: Tensor<1>) -> Tensor<2> {
+    let ([_, inputs], [expected, outputs]) = (x.dims(), weight.dims());
+    assert_eq!(inputs, expected, "linear: x, last axis, and weight, first");
+    assert_eq!(bias.dims(), [outputs], "linear: bias");
+    if !is_fused(&x) || !is_fused(&weight) {
+        return composed::linear(x, weight, bias);
+    }
+    Tensor::from_dispatch(<Dispatch as FusedLinear>::fused_linear(
+        x.into_dispatch(),
+        weight.into_dispatch(),
+        bias.into_dispatch(),
+    ))
+}
+
+/// Rows of one task, and of one partial sum of the bias' gradient: the same for any number of threads.
+const ROWS: usize = 128;
+
+fn forward(x: &FlexTensor, weight: &FlexTensor, bias: &FlexTensor) -> FlexTensor {
+    let mut out = Flex::float_matmul(x.clone(), weight.clone()).to_contiguous();
+    let bias = bias.to_contiguous();
+    let bias = elements(&bias);
+    let width = bias.len().max(1);
+    out.storage_mut::<f32>()
+        .par_chunks_mut(ROWS * width)
+        .for_each(|rows| {
+            widest(|| {
+                for row in rows.chunks_exact_mut(width) {
+                    row.iter_mut()
+                        .zip(bias)
+                        .for_each(|(out, bias)| *out += bias);
+                }
+            });
+        });
+    out
+}
+
+/// d_bias = Σ_rows d_out
+fn sum_of_rows(d_out: &FlexTensor) -> FlexTensor {
+    let width = shape(d_out)[1];
+    let partial: Vec<Vec<f32>> = elements(d_out)
+        .par_chunks(ROWS * width.max(1))
+        .map(|rows| {
+            let mut sums = vec![0.0_f32; width];
+            widest(|| {
+                for row in rows.chunks_exact(width) {
+                    sums.iter_mut().zip(row).for_each(|(sum, x)| *sum += x);
+                }
+            });
+            sums
+        })
+        .collect();
+    let mut sums = vec![0.0; width];
+    for partial in partial {
+        sums.iter_mut()
+            .zip(partial)
+            .for_each(|(sum, partial)| *sum += partial);
+    }
+    from_vec(sums, vec![width])
+}
+
+#[backend_extension(Autodiff, Flex)]
+trait FusedLinear: Backend {
+    fn fused_linear(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        bias: FloatTensor<Self>,
+    ) -> FloatTensor<Self>;
+}
+
+impl FusedLinear for Flex {
+    fn fused_linear(x: FlexTensor, weight: FlexTensor, bias: FlexTensor) -> FlexTensor {
+        forward(&x, &weight, &bias)
+    }
+}
+
+#[derive(Debug)]
+struct LinearBackward;
+
+impl Backward<Flex, 3> for LinearBackward {
+    /// `x` and `weight`.
+    type State = [FlexTensor; 2];
+
+    fn backward(
+        self,
+        ops: Ops<Self::State, 3>,
+        grads: &mut Gradients,
+        _checkpointer: &mut Checkpointer,
+    ) {
+        let d_out = grads.consume::<Flex>(&ops.node).to_contiguous();
+        let ([of_x, of_weight, of_bias], [x, weight]) = (ops.parents, ops.state);
+        // out = x weight + bias
+        if let Some(parent) = of_bias {
+            grads.register::<Flex>(parent.id, sum_of_rows(&d_out));
+        }
+        if let Some(parent) = of_weight {
+            let d_weight = Flex::float_matmul(x.transpose(0, 1), d_out.clone());
+            grads.register::<Flex>(parent.id, d_weight);
+        }
+        if let Some(parent) = of_x {
+            let dx = Flex::float_matmul(d_out, weight.transpose(0, 1));
+            grads.register::<Flex>(parent.id, dx);
+        }
+    }
+}
+
+impl<C: CheckpointStrategy> FusedLinear for Autodiff<Flex, C> {
+    fn fused_linear(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        bias: FloatTensor<Self>,
+    ) -> FloatTensor<Self> {
+        let nodes = [x.node(), weight.node(), bias.node()];
+        let (x, weight) = (x.into_primitive(), weight.into_primitive());
+        let out = forward(&x, &weight, bias.primitive());
+        match LinearBackward
+            .prepare::<C>(nodes)
+            .compute_bound()
+            .stateful()
+        {
+            OpsKind::Tracked(prep) => prep.finish([x, weight], out),
+            OpsKind::UnTracked(prep) => prep.finish(out),
+        }
+    }
+}
