@@ -3,8 +3,8 @@
 //!
 //! A kernel is safe Rust, generic over [`Simd`]. The token it is given (`Scalar`, `Avx2`, `Avx512`) is the proof that
 //! the processor has the instructions: tokens are made by detection and by nothing else. So the obligations are
-//! discharged in two places only: in `detect`, for every instruction; in the assertions at the top of
-//! [`Product`](product::Product), for every pointer.
+//! discharged in three places only: in `detect`, for every instruction; in the assertions at the top of
+//! [`Product`](product::Product) and of the rows of a [`matrix`], for every pointer.
 #![expect(
     unsafe_code,
     reason = "instructions and pointers are audited here, and nowhere else"
@@ -15,10 +15,12 @@ mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
 mod dots;
+mod matrix;
 mod product;
 mod scalar;
 
 pub(crate) use dots::Dots;
+pub(crate) use matrix::{Side, Start, add_product, product};
 pub(crate) use product::Product;
 
 use crate::Isa;

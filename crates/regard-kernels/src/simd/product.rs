@@ -83,17 +83,17 @@ impl Kernel for Product<'_> {
 
 /// A tile of the result: at most `ROWS` rows of at most two vectors.
 #[derive(Clone, Copy)]
-struct Tile {
-    depth: usize,
-    left: *const f32,
-    left_row: usize,
-    left_step: usize,
-    right: *const f32,
-    right_step: usize,
-    into: *mut f32,
-    into_row: usize,
-    columns: usize,
-    add: bool,
+pub(super) struct Tile {
+    pub(super) depth: usize,
+    pub(super) left: *const f32,
+    pub(super) left_row: usize,
+    pub(super) left_step: usize,
+    pub(super) right: *const f32,
+    pub(super) right_step: usize,
+    pub(super) into: *mut f32,
+    pub(super) into_row: usize,
+    pub(super) columns: usize,
+    pub(super) add: bool,
 }
 
 impl Tile {
@@ -102,7 +102,7 @@ impl Tile {
     /// # Safety
     /// The pointers are valid for `rest` rows, `columns` columns and the whole depth, the right side for whole vectors.
     #[inline(always)]
-    unsafe fn rows<S: Simd>(self, simd: S, rest: usize) -> usize {
+    pub(super) unsafe fn rows<S: Simd>(self, simd: S, rest: usize) -> usize {
         // The first comparisons are decided at compile time. 14 and 8 are for the wide registers, 6 and 5 for the
         // others; the rest is for the edges.
         macro_rules! rows {

@@ -6,13 +6,14 @@ use std::sync::Arc;
 use burn::backend::autodiff::checkpoint::{base::Checkpointer, strategy::CheckpointStrategy};
 use burn::backend::autodiff::grads::Gradients;
 use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
-use burn::backend::ops::FloatTensorOps;
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{Autodiff, Backend, Dispatch, Flex, backend_extension};
 use burn::tensor::Tensor;
+use ndarray::Array2;
 use rayon::prelude::*;
+use regard_kernels::{add_to_product, product};
 
-use super::storage::{FlexTensor, elements, from_vec, shape};
+use super::storage::{FlexTensor, elements, from_array, from_vec, shape, view2};
 use super::vectors::{exp, widest};
 use super::{composed, is_fused};
 
@@ -86,14 +87,15 @@ fn forward(
     let (h, table) = (h.to_contiguous(), table.to_contiguous());
     let (classes, width) = (shape(&table)[0], shape(&table)[1]);
     let mut dh = Vec::with_capacity(if gradients { targets.len() * width } else { 0 });
-    let mut d_table = vec![0.0; if gradients { classes * width } else { 0 }];
+    let mut d_table = Array2::zeros((if gradients { classes } else { 0 }, width));
     let part = (PART / classes).clamp(16, 4096);
     let mut loss = 0.0;
     for (at, targets) in targets.chunks(part).enumerate() {
-        let h = h.narrow(0, at * part, targets.len()).to_contiguous();
-        let mut logits = Flex::float_matmul(h.clone(), table.transpose(0, 1)).to_contiguous();
+        let h = h.narrow(0, at * part, targets.len());
+        let mut logits = product(view2(&h), view2(&table).t(), None);
         let losses: Vec<f64> = logits
-            .storage_mut::<f32>()
+            .as_slice_mut()
+            .unwrap_or_default()
             .par_chunks_mut(classes)
             .zip(targets.par_iter())
             .map(|(row, target)| choose(row, *target, smoothing, gradients))
@@ -102,18 +104,13 @@ fn forward(
         loss += losses.iter().sum::<f64>();
         if gradients {
             // dh = dx · table, d_table = dxᵀ · h
-            let d = Flex::float_matmul(logits.clone(), table.clone()).to_contiguous();
-            dh.extend_from_slice(elements(&d));
-            let d = Flex::float_matmul(logits.transpose(0, 1), h).to_contiguous();
-            d_table
-                .par_chunks_mut(1 << 14)
-                .zip(elements(&d).par_chunks(1 << 14))
-                .for_each(|(sum, part)| sum.iter_mut().zip(part).for_each(|(sum, x)| *sum += x));
+            dh.extend(product(logits.view(), view2(&table), None));
+            add_to_product(logits.t(), view2(&h), d_table.view_mut());
         }
     }
     let saved = gradients.then(|| Saved {
         dh: from_vec(dh, shape(&h)),
-        d_table: from_vec(d_table, vec![classes, width]),
+        d_table: from_array(d_table),
     });
     (from_vec(vec![loss as f32], vec![1]), saved)
 }

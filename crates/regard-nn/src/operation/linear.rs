@@ -3,20 +3,20 @@
 use burn::backend::autodiff::checkpoint::{base::Checkpointer, strategy::CheckpointStrategy};
 use burn::backend::autodiff::grads::Gradients;
 use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
-use burn::backend::ops::FloatTensorOps;
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{Autodiff, Backend, Dispatch, Flex, backend_extension};
 use burn::tensor::Tensor;
 use rayon::prelude::*;
+use regard_kernels::product;
 
-use super::storage::{FlexTensor, elements, from_vec, shape};
+use super::storage::{FlexTensor, elements, from_array, from_vec, shape, view2};
 use super::vectors::widest;
 use super::{composed, is_fused};
 
 /// `out = x weight + bias`.
 ///
-/// On the CPU the bias is added where the product was written, by all threads, and its gradient is summed by all threads;
-/// Burn's own addition and sum are done by one.
+/// On the CPU the sums of the product begin with the bias, and nothing is transposed or copied for the gradients; Burn's
+/// own product is given zeroed memory by one thread, which also adds the bias and sums its gradient.
 ///
 /// # Shapes
 /// - `x`: `[rows, inputs]`
@@ -41,26 +41,12 @@ pub fn linear(x: Tensor<2>, weight: Tensor<2>, bias: Tensor<1>) -> Tensor<2> {
     ))
 }
 
-/// Rows of one task, and of one partial sum of the bias' gradient: the same for any number of threads.
+/// Rows of one partial sum of the bias' gradient: the same for any number of threads.
 const ROWS: usize = 128;
 
 fn forward(x: &FlexTensor, weight: &FlexTensor, bias: &FlexTensor) -> FlexTensor {
-    let mut out = Flex::float_matmul(x.clone(), weight.clone()).to_contiguous();
     let bias = bias.to_contiguous();
-    let bias = elements(&bias);
-    let width = bias.len().max(1);
-    out.storage_mut::<f32>()
-        .par_chunks_mut(ROWS * width)
-        .for_each(|rows| {
-            widest(|| {
-                for row in rows.chunks_exact_mut(width) {
-                    row.iter_mut()
-                        .zip(bias)
-                        .for_each(|(out, bias)| *out += bias);
-                }
-            });
-        });
-    out
+    from_array(product(view2(x), view2(weight), Some(elements(&bias))))
 }
 
 /// d_bias = Σ_rows d_out
@@ -122,12 +108,12 @@ impl Backward<Flex, 3> for LinearBackward {
             grads.register::<Flex>(parent.id, sum_of_rows(&d_out));
         }
         if let Some(parent) = of_weight {
-            let d_weight = Flex::float_matmul(x.transpose(0, 1), d_out.clone());
-            grads.register::<Flex>(parent.id, d_weight);
+            let d_weight = product(view2(&x).t(), view2(&d_out), None);
+            grads.register::<Flex>(parent.id, from_array(d_weight));
         }
         if let Some(parent) = of_x {
-            let dx = Flex::float_matmul(d_out, weight.transpose(0, 1));
-            grads.register::<Flex>(parent.id, dx);
+            let dx = product(view2(&d_out), view2(&weight).t(), None);
+            grads.register::<Flex>(parent.id, from_array(dx));
         }
     }
 }

@@ -3,7 +3,9 @@
 use burn::backend::Flex;
 use burn::backend::tensor::FloatTensor;
 use burn::tensor::{Tensor, TensorData};
-use ndarray::{Array4, ArrayView4, Axis, ShapeBuilder};
+use ndarray::{
+    Array, ArrayView, ArrayView2, ArrayView4, Axis, Dim, Dimension, IntoDimension, ShapeBuilder,
+};
 
 /// A tensor of Burn's CPU back end.
 pub(crate) type FlexTensor = FloatTensor<Flex>;
@@ -20,13 +22,26 @@ pub(crate) fn unflex<const D: usize>(tensor: FlexTensor) -> Tensor<D> {
 
 /// A view of four axes with the tensor's own strides.
 pub(super) fn view4(tensor: &FlexTensor) -> ArrayView4<'_, f32> {
+    view(tensor)
+}
+
+/// A view of two axes with the tensor's own strides.
+pub(super) fn view2(tensor: &FlexTensor) -> ArrayView2<'_, f32> {
+    view(tensor)
+}
+
+fn view<const D: usize>(tensor: &FlexTensor) -> ArrayView<'_, f32, Dim<[usize; D]>>
+where
+    [usize; D]: IntoDimension<Dim = Dim<[usize; D]>>,
+    Dim<[usize; D]>: Dimension,
+{
     let layout = tensor.layout();
-    let shape: [usize; 4] = match layout.shape().to_vec().try_into() {
+    let shape: [usize; D] = match layout.shape().to_vec().try_into() {
         Ok(shape) => shape,
-        Err(shape) => panic!("expected a tensor of four axes, found {shape:?}"),
+        Err(shape) => panic!("expected a tensor of {D} axes, found {shape:?}"),
     };
     let mut start = layout.start_offset();
-    let mut strides = [0; 4];
+    let mut strides = [0; D];
     for (axis, &stride) in layout.strides().iter().enumerate() {
         strides[axis] = stride.unsigned_abs();
         if stride < 0 {
@@ -37,7 +52,8 @@ pub(super) fn view4(tensor: &FlexTensor) -> ArrayView4<'_, f32> {
     let storage = tensor.storage::<f32>();
     let empty = shape.contains(&0);
     let elements = if empty { &[] } else { &storage[start..] };
-    let mut view = match ArrayView4::from_shape(shape.strides(strides), elements) {
+    let shape = shape.into_dimension().strides(strides.into_dimension());
+    let mut view = match ArrayView::from_shape(shape, elements) {
         Ok(view) => view,
         Err(error) => panic!("a tensor's layout {layout:?} does not fit its storage: {error}"),
     };
@@ -50,7 +66,7 @@ pub(super) fn view4(tensor: &FlexTensor) -> ArrayView4<'_, f32> {
 }
 
 /// An array as a tensor; its memory is taken over where it is in the usual order.
-pub(super) fn from_array(array: Array4<f32>) -> FlexTensor {
+pub(super) fn from_array<D: Dimension>(array: Array<f32, D>) -> FlexTensor {
     let shape = array.shape().to_vec();
     let values = if array.is_standard_layout() {
         let length = array.len();
