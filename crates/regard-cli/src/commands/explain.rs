@@ -29,6 +29,12 @@ pub(crate) struct Explain {
     /// Which position speaks for a written word (translation, summarization).
     #[arg(long, value_enum, value_name = "READING")]
     reading: Option<writing::Reading>,
+    /// Layer of the decoder to look at, from 0 [default: the mean of all] (translation, summarization).
+    #[arg(long, value_name = "N")]
+    layer: Option<usize>,
+    /// Head to look at, from 0 [default: the mean of all] (translation, summarization).
+    #[arg(long, value_name = "N")]
+    head: Option<usize>,
     /// Links to compare with, as `0-0 1-2`: source word, target word; prints the alignment error rate.
     #[arg(long, value_name = "LINKS")]
     gold: Option<String>,
@@ -55,6 +61,8 @@ impl Explain {
                 text,
                 target: self.target,
                 reading: self.reading,
+                layer: self.layer,
+                head: self.head,
                 gold: self.gold,
                 html: self.html,
                 json: self.json,
@@ -64,6 +72,8 @@ impl Explain {
         let named = [
             ("--target", self.target.is_some()),
             ("--reading", self.reading.is_some()),
+            ("--layer", self.layer.is_some()),
+            ("--head", self.head.is_some()),
             ("--gold", self.gold.is_some()),
         ];
         if let Some((name, _)) = named.iter().find(|(_, given)| *given) {

@@ -5,6 +5,7 @@ use std::fmt::Write;
 use serde::{Deserialize, Serialize};
 
 use super::report::{escaped, page};
+use crate::{Error, Result};
 
 /// Which of two positions speaks for a written word.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -15,6 +16,49 @@ pub enum Reading {
     Output,
     /// Where the word is the input: the attention after it was chosen, often closer to what a person would draw.
     Input,
+}
+
+/// Whose attention is looked at.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct AttentionPart {
+    /// Which position speaks for a word.
+    pub reading: Reading,
+    /// Layer of the decoder, from 0; `None` = the mean of all.
+    pub layer: Option<usize>,
+    /// Head, from 0; `None` = the mean of all.
+    pub head: Option<usize>,
+}
+
+impl AttentionPart {
+    /// The one that is asked for, or all.
+    pub(super) fn one_of(
+        &self,
+        argument: &str,
+        asked: Option<usize>,
+        count: usize,
+    ) -> Result<std::ops::Range<usize>> {
+        match asked {
+            None => Ok(0..count),
+            Some(one) if one < count => Ok(one..one + 1),
+            Some(one) => Err(Error::argument(
+                argument,
+                one,
+                format!("0 to {}", count.saturating_sub(1)),
+            )),
+        }
+    }
+
+    /// In words.
+    pub(super) fn said(&self, layers: usize, heads: usize) -> String {
+        let layers = match self.layer {
+            Some(layer) => format!("layer {layer}"),
+            None => format!("mean of {layers} layers"),
+        };
+        match self.head {
+            Some(head) => format!("{layers}, head {head}"),
+            None => format!("{layers}, mean of {heads} heads"),
+        }
+    }
 }
 
 /// A word and where it stands in its text.
@@ -167,7 +211,7 @@ pub fn alignment_error_rate(found: &[(usize, usize)], gold: &[(usize, usize)]) -
 /// # Errors
 ///
 /// The first part that is not two numbers with a hyphen between them.
-pub fn parse_pharaoh(text: &str) -> Result<Vec<(usize, usize)>, String> {
+pub fn parse_pharaoh(text: &str) -> std::result::Result<Vec<(usize, usize)>, String> {
     let link = |part: &str| {
         let (source, target) = part.split_once('-')?;
         Some((source.parse().ok()?, target.parse().ok()?))

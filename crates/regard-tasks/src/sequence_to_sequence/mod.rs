@@ -16,7 +16,7 @@ mod run;
 mod settings;
 mod train;
 
-pub use alignment::{Alignment, Reading, Word, alignment_error_rate, parse_pharaoh};
+pub use alignment::{Alignment, AttentionPart, Reading, Word, alignment_error_rate, parse_pharaoh};
 pub use answers::{Alternative, Inspection, Written};
 pub use config::WritingOptions;
 pub use data::{PairColumns, PairFiles};

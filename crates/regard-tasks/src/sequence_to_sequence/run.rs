@@ -9,7 +9,7 @@ use regard_nn::models::sequence_to_sequence::SequenceToSequence;
 use regard_nn::parameters::{self, NamedTensor};
 
 use super::Kind;
-use super::alignment::{Alignment, Reading, words_of};
+use super::alignment::{Alignment, AttentionPart, Reading, words_of};
 use super::answers::{Alternative, Inspection, Written};
 use super::config::{Config, WritingOptions, from_json, parts};
 use super::data::{begun, pieces, tidy};
@@ -189,18 +189,19 @@ impl Writer {
         Ok(scores[0].iter().sum())
     }
 
-    /// The attention that wrote `target` (`None`: what the model writes) for `source`, word by word: averaged over the
-    /// decoder's layers and heads, recomputed by the definition.
+    /// The attention that wrote `target` (`None`: what the model writes) for `source`, word by word: of one layer and head,
+    /// or averaged over those of the decoder; recomputed by the definition.
     ///
     /// # Errors
     ///
-    /// When a text cannot be cut into pieces.
+    /// When the decoder has no such layer or head, or a text cannot be cut into pieces.
     pub fn explain(
         &self,
         source: &str,
         target: Option<&str>,
-        reading: Reading,
+        part: &AttentionPart,
     ) -> Result<Alignment> {
+        let reading = part.reading;
         let source = tidy(source);
         let target = match target {
             Some(target) => tidy(target),
@@ -209,17 +210,19 @@ impl Writer {
         let (read, wrote) = (self.source(&source)?, self.target(&target)?);
         let layers = self.model.source_weights(&read.ids, &wrote.ids);
         let [_, heads, rows, columns] = layers[0].dims();
+        let chosen_layers = part.one_of("--layer", part.layer, layers.len())?;
+        let chosen_heads = part.one_of("--head", part.head, heads)?;
+        let count = (chosen_layers.len() * chosen_heads.len()) as f32;
         let mut mean = vec![0.0_f32; rows * columns];
-        for layer in &layers {
+        for layer in &layers[chosen_layers] {
             let weights: Vec<f32> = layer.to_data().iter::<f32>().collect();
-            for head in weights.chunks(rows * columns) {
+            let heads = &weights[chosen_heads.start * rows * columns..];
+            for head in heads.chunks(rows * columns).take(chosen_heads.len()) {
                 mean.iter_mut()
                     .zip(head)
-                    .for_each(|(mean, weight)| *mean += weight);
+                    .for_each(|(mean, weight)| *mean += weight / count);
             }
         }
-        let count = (heads * layers.len()) as f32;
-        mean.iter_mut().for_each(|mean| *mean /= count);
         // The texts were cut with a blank before them.
         let shown = |text: &str| begun(text);
         let (mut source_words, source_of) = words_of(&shown(&source), &read.spans);
@@ -257,9 +260,9 @@ impl Writer {
             weights,
             reading,
             method: format!(
-                "attention over the source at the position where {position}; mean of {} layers of {heads} heads, summed over \
-                 a source word's pieces; it mixes what the encoder has mixed before",
-                layers.len()
+                "attention over the source at the position where {position}; {}, summed over a source word's pieces; it \
+                 mixes what the encoder has mixed before",
+                part.said(layers.len(), heads)
             ),
         })
     }

@@ -4,7 +4,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use regard_tasks::sequence_to_sequence::{
-    Kind, PairColumns, PairFiles, Reading, Settings, TrainRequest, Writer, WritingOptions, train,
+    AttentionPart, Kind, PairColumns, PairFiles, Reading, Settings, TrainRequest, Writer,
+    WritingOptions, train,
 };
 use regard_tasks::trainer::Event;
 use regard_tasks::{Error, Task};
@@ -117,7 +118,11 @@ fn a_translator_learns_every_script_and_its_folder_answers_aligns_and_scores() {
         assert!(*beam >= greedy - 1e-4, "{beam} against {greedy}");
     }
     for reading in [Reading::Output, Reading::Input] {
-        let alignment = model.explain("small red cat", None, reading).unwrap();
+        let part = AttentionPart {
+            reading,
+            ..AttentionPart::default()
+        };
+        let alignment = model.explain("small red cat", None, &part).unwrap();
         let words = |words: &[regard_tasks::sequence_to_sequence::Word]| -> Vec<String> {
             words.iter().map(|word| word.text.clone()).collect()
         };
@@ -134,6 +139,31 @@ fn a_translator_learns_every_script_and_its_folder_answers_aligns_and_scores() {
         }
         assert!(alignment.html().contains("piccolo"));
     }
+    let of_head = |head: usize| {
+        let part = AttentionPart {
+            head: Some(head),
+            ..AttentionPart::default()
+        };
+        model.explain("small red cat", Some("piccolo 红色 猫"), &part)
+    };
+    let (first, second) = (of_head(0).unwrap().weights, of_head(1).unwrap().weights);
+    let mean = model
+        .explain(
+            "small red cat",
+            Some("piccolo 红色 猫"),
+            &AttentionPart::default(),
+        )
+        .unwrap();
+    for (at, row) in mean.weights.iter().enumerate() {
+        for (word, weight) in row.iter().enumerate() {
+            let expected = (first[at][word] + second[at][word]) / 2.0;
+            assert!((weight - expected).abs() < 1e-5, "{weight} {expected}");
+        }
+    }
+    assert_eq!(
+        of_head(2).unwrap_err().to_string(),
+        "`--head`: found 2, expected 0 to 1"
+    );
     let scored = model
         .evaluate(&request.data, &PairColumns::default())
         .unwrap();

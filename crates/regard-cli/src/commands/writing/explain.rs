@@ -5,7 +5,7 @@ use anyhow::Context;
 use clap::ValueEnum;
 use regard_tasks::Task;
 use regard_tasks::sequence_to_sequence::{
-    self, Alignment, Writer, alignment_error_rate, parse_pharaoh,
+    self, Alignment, AttentionPart, Writer, alignment_error_rate, parse_pharaoh,
 };
 
 use super::warn_of_unseen_letters;
@@ -26,6 +26,8 @@ pub(crate) struct ExplainRequest {
     pub(crate) text: String,
     pub(crate) target: Option<String>,
     pub(crate) reading: Option<Reading>,
+    pub(crate) layer: Option<usize>,
+    pub(crate) head: Option<usize>,
     pub(crate) gold: Option<String>,
     pub(crate) html: Option<PathBuf>,
     pub(crate) json: bool,
@@ -45,7 +47,12 @@ pub(crate) fn explain(folder: &Path, asked: &ExplainRequest) -> anyhow::Result<(
         None | Some(Reading::Output) => sequence_to_sequence::Reading::Output,
         Some(Reading::Input) => sequence_to_sequence::Reading::Input,
     };
-    let alignment = model.explain(&asked.text, asked.target.as_deref(), reading)?;
+    let part = AttentionPart {
+        reading,
+        layer: asked.layer,
+        head: asked.head,
+    };
+    let alignment = model.explain(&asked.text, asked.target.as_deref(), &part)?;
     let error_rate = gold.map(|gold| alignment_error_rate(&alignment.links, &gold));
     if let Some(path) = &asked.html {
         fs::write(path, alignment.html())
