@@ -345,7 +345,7 @@ def speed(arguments):
         source.write_text("\n".join(texts) + "\n", encoding="utf-8")
         theirs = Translator(folder, load_file(str(folder.path / "model.safetensors")))
         theirs.translate(texts[:32])
-        command = [arguments.regard, "predict", str(folder.path), "--data", str(source), "--beam", str(arguments.beam)]
+        command = [arguments.regard, "predict", str(folder.path), "--input", str(source), "--beam", str(arguments.beam)]
         first = Path(place) / "one.txt"
         first.write_text(texts[0] + "\n", encoding="utf-8")
         start = [*command[:4], str(first), *command[5:]]

@@ -3,13 +3,13 @@
 //! What comes out for a source does not depend on which others are in the batch: every choice is a function of the
 //! source, the options and the model, and equal scores are settled by hypothesis and token number.
 
-use std::cmp::Ordering;
 use std::collections::HashSet;
 
 use rayon::prelude::*;
 
 use crate::Noise;
 use crate::models::sequence_to_sequence::SequenceToSequence;
+use crate::operation::log_sum_exp;
 
 /// How to choose.
 #[derive(Clone, Debug, PartialEq)]
@@ -191,16 +191,10 @@ pub fn score(model: &SequenceToSequence, sources: &[&[u32]], targets: &[&[u32]])
                 .iter()
                 .chain([&end])
                 .zip(&mut rows)
-                .map(|(token, row)| row[*token as usize] - log_sum(row))
+                .map(|(token, row)| row[*token as usize] - log_sum_exp(row))
                 .collect()
         })
         .collect()
-}
-
-fn log_sum(row: &[f32]) -> f32 {
-    let largest = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    let sum: f64 = row.iter().map(|x| f64::from(x - largest).exp()).sum();
-    largest + sum.ln() as f32
 }
 
 impl Sentence {
@@ -357,7 +351,7 @@ impl Sentence {
                 };
             }
         }
-        let log_sum = log_sum(&values);
+        let log_sum = log_sum_exp(&values);
         values.iter_mut().for_each(|value| *value -= log_sum);
         let only = |values: &mut Vec<f32>, token: u32| {
             let kept = values[token as usize];
@@ -430,22 +424,29 @@ fn repeats(before: &[u32], length: usize) -> Vec<u32> {
 
 /// The `count` largest finite values with their places, largest first, equals by their place.
 fn most(values: &[f32], count: usize) -> Vec<(u32, f32)> {
-    let by_value = |a: &(u32, f32), b: &(u32, f32)| match b.1.total_cmp(&a.1) {
-        Ordering::Equal => a.0.cmp(&b.0),
-        other => other,
-    };
+    /// Values that are skipped together where none of them is among the largest: nearly always, with a vocabulary.
+    const TOGETHER: usize = 32;
     let mut found: Vec<(u32, f32)> = Vec::with_capacity(count + 1);
-    for (place, value) in values.iter().enumerate() {
-        if *value == f32::NEG_INFINITY || value.is_nan() {
+    // What the next value must exceed.
+    let mut least = f32::NEG_INFINITY;
+    for (chunk, values) in values.chunks(TOGETHER).enumerate() {
+        if !values
+            .iter()
+            .fold(false, |any, value| any | (*value > least))
+        {
             continue;
         }
-        if found.len() == count && found.last().is_some_and(|last| last.1 >= *value) {
-            continue;
+        for (at, value) in values.iter().enumerate() {
+            if *value > least {
+                let place = (chunk * TOGETHER + at) as u32;
+                let rank = found.partition_point(|old| old.1 >= *value);
+                found.insert(rank, (place, *value));
+                found.truncate(count);
+                if found.len() == count {
+                    least = found[count - 1].1;
+                }
+            }
         }
-        let new = (place as u32, *value);
-        let at = found.partition_point(|old| by_value(old, &new) == Ordering::Less);
-        found.insert(at, new);
-        found.truncate(count);
     }
     found
 }

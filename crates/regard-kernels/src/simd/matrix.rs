@@ -191,8 +191,9 @@ impl Kernel for Panel<'_> {
             }
             for column in block..(block + S::LANES).min(width) {
                 let from = &values[(self.first + column) * column_step..];
-                for row in turned..rows {
-                    self.to[row * panel + column] = from[row];
+                let rest = self.to.chunks_exact_mut(panel).zip(&from[..rows]);
+                for (to, x) in rest.skip(turned) {
+                    to[column] = *x;
                 }
             }
         }

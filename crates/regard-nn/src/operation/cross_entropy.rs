@@ -14,7 +14,7 @@ use rayon::prelude::*;
 use regard_kernels::{add_to_product, product};
 
 use super::storage::{FlexTensor, elements, from_array, from_vec, shape, view2};
-use super::vectors::{exp, widest};
+use super::vectors::{exp, largest, widest};
 use super::{composed, is_fused};
 
 /// Sum over the rows of the cross-entropy with smoothed targets (Szegedy et al. 2016) of logits that are products with the
@@ -130,23 +130,6 @@ fn choose(row: &mut [f32], target: usize, smoothing: f32, gradient: bool) -> f64
     }
     let smoothing = f64::from(smoothing);
     -(1.0 - smoothing) * chosen - smoothing * mean
-}
-
-fn largest(row: &[f32]) -> f32 {
-    widest(|| {
-        let mut lanes = [f32::NEG_INFINITY; 16];
-        let (chunks, rest) = row.as_chunks::<16>();
-        for chunk in chunks {
-            for (lane, value) in lanes.iter_mut().zip(chunk) {
-                *lane = if *value > *lane { *value } else { *lane };
-            }
-        }
-        lanes
-            .iter()
-            .chain(rest)
-            .copied()
-            .fold(f32::NEG_INFINITY, f32::max)
-    })
 }
 
 /// `Σ exp(x − largest)` and `Σ x`.

@@ -26,7 +26,7 @@ pub use rotary::rotary;
 
 pub(crate) use dropout::{add_dropped, dropout};
 pub(crate) use storage::{FlexTensor, flex, unflex};
-pub(crate) use vectors::widest;
+pub(crate) use vectors::{log_sum_exp, widest};
 
 use std::sync::LazyLock;
 

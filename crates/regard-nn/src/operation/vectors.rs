@@ -48,6 +48,43 @@ pub(super) fn exp(x: f32) -> f32 {
     exponential * f32::from_bits(rounded.to_bits().wrapping_add(127) << 23)
 }
 
+/// The largest number; −∞ where there is none.
+pub(super) fn largest(row: &[f32]) -> f32 {
+    widest(|| {
+        let mut lanes = [f32::NEG_INFINITY; 16];
+        let (chunks, rest) = row.as_chunks::<16>();
+        for chunk in chunks {
+            for (lane, value) in lanes.iter_mut().zip(chunk) {
+                *lane = if *value > *lane { *value } else { *lane };
+            }
+        }
+        lanes
+            .iter()
+            .chain(rest)
+            .copied()
+            .fold(f32::NEG_INFINITY, f32::max)
+    })
+}
+
+/// `log Σ exp(x)`; −∞ where there is no number above −∞.
+pub(crate) fn log_sum_exp(row: &[f32]) -> f32 {
+    let largest = largest(row);
+    if largest == f32::NEG_INFINITY {
+        return largest;
+    }
+    let sum = widest(|| {
+        let mut lanes = [0.0_f32; 16];
+        let (chunks, rest) = row.as_chunks::<16>();
+        for chunk in chunks {
+            for (lane, x) in lanes.iter_mut().zip(chunk) {
+                *lane += exp(*x - largest);
+            }
+        }
+        lanes.iter().sum::<f32>() + rest.iter().map(|x| exp(*x - largest)).sum::<f32>()
+    });
+    largest + sum.ln()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

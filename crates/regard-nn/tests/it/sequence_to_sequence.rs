@@ -117,6 +117,35 @@ fn the_cache_follows_when_hypotheses_are_reordered_and_sentences_leave() {
 }
 
 #[test]
+fn a_long_target_is_followed_through_every_change_of_its_row() {
+    let model = model();
+    let source = SOURCES[3];
+    let mut decoding = model.start(&[source], 3, 25);
+    let mut written: Vec<Vec<u32>> = vec![Vec::new(); 3];
+    let mut tokens = vec![model.end(); 3];
+    // More positions than the cache has room for at first; rows are taken over, swapped and dropped.
+    for step in 0..24_u32 {
+        let logits = model.step(&mut decoding, &tokens);
+        for (row, target) in written.iter().enumerate() {
+            let full = model.forward(&[source], &[target], &mut Noise::off());
+            assert_close_to(
+                &values(&logits.clone().narrow(0, row, 1)),
+                &values(&full.narrow(0, target.len(), 1)),
+                1e-4,
+                "logits",
+            );
+        }
+        let order = [[2, 0, 1], [0, 0, 2], [1, 2, 1], [0, 1, 2]][step as usize % 4];
+        decoding.reorder(&order);
+        written = order.iter().map(|row| written[*row].clone()).collect();
+        tokens = (0..3).map(|row| (step * 7 + row * 11) % 39).collect();
+        for (target, token) in written.iter_mut().zip(&tokens) {
+            target.push(*token);
+        }
+    }
+}
+
+#[test]
 fn a_source_gives_the_same_alone_and_in_a_batch() {
     let model = model();
     let lots = Sampling {

@@ -19,7 +19,7 @@ pub struct Decoding {
 }
 
 impl SequenceToSequence {
-    /// Reads the sources and makes room for `hypotheses` targets of each, of at most `positions` tokens.
+    /// Reads the sources and begins `hypotheses` targets of each, of at most `positions` tokens.
     ///
     /// # Panics
     ///
@@ -37,7 +37,7 @@ impl SequenceToSequence {
             caches: self
                 .decoder
                 .iter()
-                .map(|layer| layer.cache(positions, sentences * hypotheses, &device))
+                .map(|layer| layer.cache(sentences * hypotheses, &device))
                 .collect(),
             positions: sinusoidal(positions, width, &device),
             lengths,
@@ -50,7 +50,7 @@ impl SequenceToSequence {
     ///
     /// # Panics
     ///
-    /// If there is not one token for each hypothesis, or no room for another position.
+    /// If there is not one token for each hypothesis, or all `positions` are written.
     pub fn step(&self, decoding: &mut Decoding, tokens: &[u32]) -> Tensor<2> {
         let rows = decoding.lengths.len() * decoding.hypotheses;
         assert_eq!(tokens.len(), rows, "one token for each hypothesis");
@@ -81,8 +81,7 @@ impl Decoding {
         {
             return;
         }
-        let rows = index(rows, &self.positions.device());
-        self.caches.iter_mut().for_each(|cache| cache.select(&rows));
+        self.caches.iter_mut().for_each(|cache| cache.select(rows));
     }
 
     /// Keeps these sentences, in this order, with all their hypotheses.
