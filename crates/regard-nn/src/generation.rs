@@ -5,6 +5,7 @@
 
 use std::collections::HashSet;
 
+use burn::tensor::Tensor;
 use rayon::prelude::*;
 
 use crate::Noise;
@@ -137,7 +138,7 @@ pub fn generate(
     while !sentences.is_empty() {
         let logits = model.step(&mut decoding, &tokens);
         let vocabulary = logits.dims()[1];
-        let logits: Vec<f32> = logits.into_data().iter::<f32>().collect();
+        let logits = numbers(logits);
         let rows: Vec<Vec<usize>> = sentences
             .par_iter_mut()
             .zip(logits.par_chunks(beam * vocabulary))
@@ -173,6 +174,15 @@ pub fn generate(
     answers
 }
 
+/// The elements, in memory that is taken over where they are single precision.
+fn numbers(logits: Tensor<2>) -> Vec<f32> {
+    let data = logits.into_data().convert::<f32>();
+    match data.into_vec() {
+        Ok(numbers) => numbers,
+        Err(error) => unreachable!("just made single precision: {error:?}"),
+    }
+}
+
 /// Natural logarithm of the probability of each token of each target and of its end, given the source.
 ///
 /// # Panics
@@ -181,7 +191,7 @@ pub fn generate(
 pub fn score(model: &SequenceToSequence, sources: &[&[u32]], targets: &[&[u32]]) -> Vec<Vec<f32>> {
     let logits = model.forward(sources, targets, &mut Noise::off());
     let vocabulary = logits.dims()[1];
-    let logits: Vec<f32> = logits.into_data().iter::<f32>().collect();
+    let logits = numbers(logits);
     let mut rows = logits.chunks(vocabulary);
     let end = model.end();
     targets

@@ -9,7 +9,7 @@ use burn::tensor::Tensor;
 use rayon::prelude::*;
 use regard_kernels::product;
 
-use super::storage::{FlexTensor, elements, from_array, from_vec, shape, view2};
+use super::storage::{FlexTensor, elements, flex, from_array, from_vec, shape, unflex, view2};
 use super::vectors::widest;
 use super::{composed, is_fused};
 
@@ -39,6 +39,26 @@ pub fn linear(x: Tensor<2>, weight: Tensor<2>, bias: Tensor<1>) -> Tensor<2> {
         weight.into_dispatch(),
         bias.into_dispatch(),
     ))
+}
+
+/// `h · tableᵀ`: the scores of every row of a table. Without automatic differentiation, on the CPU, by our own product; the
+/// loss of such scores and its gradient are [`cross_entropy`](super::cross_entropy).
+///
+/// # Shapes
+/// - `h`: `[rows, width]`, `table`: `[classes, width]`
+/// - out: `[rows, classes]`
+///
+/// # Panics
+///
+/// If the widths differ.
+pub fn table_scores(h: Tensor<2>, table: Tensor<2>) -> Tensor<2> {
+    if is_fused(&h)
+        && is_fused(&table)
+        && let (Some(h), Some(table)) = (flex(h.clone()), flex(table.clone()))
+    {
+        return unflex(from_array(product(view2(&h), view2(&table).t(), None)));
+    }
+    h.matmul(table.transpose())
 }
 
 /// Rows of one partial sum of the bias' gradient: the same for any number of threads.

@@ -21,7 +21,7 @@ pub use cross_entropy::cross_entropy;
 pub use embedding::embedding;
 pub use gelu::gelu;
 pub use layer_norm::layer_norm;
-pub use linear::linear;
+pub use linear::{linear, table_scores};
 pub use rotary::rotary;
 
 pub(crate) use dropout::{add_dropped, dropout};

@@ -25,7 +25,7 @@ use crate::layers::{
     DecoderLayer, DecoderLayerConfig, Embedding, EncoderLayer, EncoderLayerConfig, LayerNorm,
     MultiHeadConfig, sinusoidal,
 };
-use crate::operation::{cross_entropy, embedding};
+use crate::operation::{cross_entropy, embedding, table_scores};
 
 /// The model; see the [module](self).
 #[derive(Module, Debug)]
@@ -211,7 +211,7 @@ impl SequenceToSequence {
 
     /// `[rows, width]` → `[rows, vocabulary]`
     fn logits(&self, h: Tensor<2>) -> Tensor<2> {
-        h.matmul(self.tokens.weight.val().transpose())
+        table_scores(h, self.tokens.weight.val())
     }
 
     fn device(&self) -> Device {
