@@ -2,7 +2,7 @@
 //!
 //! - [`operation`]: the differentiable operations; on the CPU they are fused, elsewhere composed of Burn's own.
 //! - [`mechanisms`]: the attention family, one file each.
-//! - [`layers`]: multi-head attention, feed-forward, encoder, decoder with its cache, positions.
+//! - [`layers`]: multi-head attention, feed-forward, encoder, decoder with its cache, patches, positions.
 //! - [`models`]: whole models.
 //! - [`generation`]: greedy and beam search, sampling.
 //! - [`optimizer`], [`Noise`], [`parameters`]: what training needs, so that a resumed run ends with the same bits.

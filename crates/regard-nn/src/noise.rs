@@ -4,7 +4,7 @@
 //! killed and resumed at a step draws what the uninterrupted run drew, any number of threads draws the same, and the
 //! backward pass can draw a dropout mask again instead of storing it.
 
-use burn::tensor::Tensor;
+use burn::tensor::{Tensor, TensorData};
 use rayon::prelude::*;
 
 use crate::operation;
@@ -73,6 +73,29 @@ impl Noise {
             "the dropout probability is {p}, expected at least 0 and less than 1"
         );
         (self.is_on() && p > 0.0).then(|| DropoutMask::new(self.next_key(), p))
+    }
+
+    /// Zeroes each row of the batch with probability `p` and scales the others so that the mean stays: a residual part is
+    /// skipped for whole rows (stochastic depth, Huang et al. 2016). Without noise, or with `p = 0`, `x` comes back as it is.
+    ///
+    /// # Panics
+    ///
+    /// If `p` is not in `0.0..1.0`.
+    pub fn skip_rows(&mut self, x: Tensor<3>, p: f64) -> Tensor<3> {
+        assert!(
+            (0.0..1.0).contains(&p),
+            "the probability to skip is {p}, expected at least 0 and less than 1"
+        );
+        if !self.is_on() || p == 0.0 {
+            return x;
+        }
+        let rows = x.dims()[0];
+        let kept = (1.0 / (1.0 - p)) as f32;
+        let factors = self.uniform(rows).into_iter();
+        let factors = factors.map(|u| if f64::from(u) < p { 0.0 } else { kept });
+        let data = TensorData::new(factors.collect::<Vec<f32>>(), [rows, 1, 1]);
+        let factors = Tensor::from_data(data, &x.device());
+        x * factors
     }
 
     /// `count` numbers, uniform in `0.0..1.0`.

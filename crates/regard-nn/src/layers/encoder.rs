@@ -17,6 +17,8 @@ pub struct EncoderLayerConfig {
     pub feed_forward: usize,
     /// Probability that an element of a part's output is dropped.
     pub dropout: f64,
+    /// Probability that a row of the batch skips a part ([`Noise::skip_rows`]).
+    pub stochastic_depth: f64,
 }
 
 /// ```text
@@ -36,6 +38,7 @@ pub struct EncoderLayer {
     /// What each position computes for itself.
     pub feed_forward: FeedForward,
     dropout: f64,
+    stochastic_depth: f64,
 }
 
 impl EncoderLayerConfig {
@@ -57,6 +60,7 @@ impl EncoderLayerConfig {
             feed_forward_norm: LayerNorm::new(width, device),
             feed_forward: feed_forward.init(noise, device),
             dropout: self.dropout,
+            stochastic_depth: self.stochastic_depth,
         })
     }
 }
@@ -65,11 +69,17 @@ impl EncoderLayer {
     /// `[batch, sequence, width]` → the same. `visible` counts the positions of each row that are not padding.
     pub fn forward(&self, x: Tensor<3>, visible: Option<&[usize]>, noise: &mut Noise) -> Tensor<3> {
         let mixed = self.attention.forward(self.input(x.clone(), visible));
-        let x = noise.add_dropped(x, mixed, self.dropout);
+        let x = self.joined(x, mixed, noise);
         let computed = self
             .feed_forward
             .forward(self.feed_forward_norm.forward(x.clone()), noise);
-        noise.add_dropped(x, computed, self.dropout)
+        self.joined(x, computed, noise)
+    }
+
+    /// What passes through and what a part adds to it.
+    fn joined(&self, x: Tensor<3>, part: Tensor<3>, noise: &mut Noise) -> Tensor<3> {
+        let part = noise.skip_rows(part, self.stochastic_depth);
+        noise.add_dropped(x, part, self.dropout)
     }
 
     /// The attention's weights for the same `x`, `[batch, heads, sequence, sequence]`.

@@ -8,6 +8,7 @@ mod feed_forward;
 mod linear;
 mod multi_head;
 mod norm;
+mod patches;
 mod positions;
 
 pub use cache::KeyValueCache;
@@ -18,7 +19,8 @@ pub use feed_forward::{FeedForward, FeedForwardConfig};
 pub use linear::Linear;
 pub use multi_head::{MultiHead, MultiHeadConfig, MultiHeadInput};
 pub use norm::LayerNorm;
-pub use positions::{LearnedPositions, sinusoidal};
+pub use patches::{Cut, PatchEmbedding};
+pub use positions::{LearnedPositions, sinusoidal, sinusoidal_grid};
 
 use burn::module::Param;
 use burn::tensor::{Device, Tensor, TensorData};

@@ -50,3 +50,17 @@ pub fn sinusoidal(sequence: usize, width: usize, device: &Device) -> Tensor<2> {
     }
     Tensor::from_data(TensorData::new(values, [sequence, width]), device)
 }
+
+/// The same for a grid, `[rows · columns, width]`, row after row: the first half of a vector is [`sinusoidal`] of the row, the
+/// second of the column.
+pub fn sinusoidal_grid([rows, columns]: [usize; 2], width: usize, device: &Device) -> Tensor<2> {
+    let half = width / 2;
+    let expand = |x: Tensor<2>, axis: usize, width: usize| {
+        let x: Tensor<3> = x.unsqueeze_dim(axis);
+        x.expand([rows, columns, width])
+            .reshape([rows * columns, width])
+    };
+    let row = expand(sinusoidal(rows, half, device), 1, half);
+    let column = expand(sinusoidal(columns, width - half, device), 0, width - half);
+    Tensor::cat(vec![row, column], 1)
+}

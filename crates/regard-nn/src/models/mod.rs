@@ -2,3 +2,4 @@
 
 pub mod sequence_to_sequence;
 pub mod text_classifier;
+pub mod vision_transformer;

@@ -4,7 +4,7 @@ use burn::tensor::activation::softmax;
 use burn::tensor::{Bool, Int, Tensor, TensorData};
 use regard_kernels::Causal;
 
-use super::AttentionOptions;
+use super::{AttentionOptions, Windows};
 
 /// As [`super::attention`].
 pub fn attention(
@@ -169,4 +169,67 @@ pub fn cross_entropy(
     (burn::tensor::activation::log_softmax(logits, 1) * wanted)
         .sum()
         .neg()
+}
+
+/// As [`super::unfold`].
+pub fn unfold(x: Tensor<4>, windows: Windows) -> Tensor<2> {
+    let ([batch, height, width, channels], Windows { size, stride, .. }) = (x.dims(), windows);
+    let (rows, columns) = (windows.along(height), windows.along(width));
+    let padded = padded(x, windows);
+    let mut places = Vec::with_capacity(size * size);
+    for i in 0..size {
+        for j in 0..size {
+            places.push(strided(padded.clone(), [i, j], [rows, columns], stride));
+        }
+    }
+    // size² × [batch, rows, columns, channels]: the places of a window stand before its channels.
+    Tensor::cat(places, 3).reshape([batch * rows * columns, size * size * channels])
+}
+
+/// As [`super::max_pool`].
+pub fn max_pool(x: Tensor<4>, windows: Windows) -> Tensor<4> {
+    let [_, height, width, _] = x.dims();
+    let (rows, columns) = (windows.along(height), windows.along(width));
+    let padded = padded(x, windows);
+    let mut largest: Option<Tensor<4>> = None;
+    for i in 0..windows.size {
+        for j in 0..windows.size {
+            let place = strided(padded.clone(), [i, j], [rows, columns], windows.stride);
+            largest = Some(match largest {
+                Some(largest) => largest.max_pair(place),
+                None => place,
+            });
+        }
+    }
+    let largest = largest.expect("a window has at least one place");
+    burn::tensor::activation::relu(largest)
+}
+
+/// With zeros around the picture.
+fn padded(x: Tensor<4>, windows: Windows) -> Tensor<4> {
+    let [batch, height, width, channels] = x.dims();
+    let (device, padding) = (x.device(), windows.padding);
+    let edge = |shape: [usize; 4]| Tensor::<4>::zeros(shape, &device);
+    if padding == 0 {
+        return x;
+    }
+    let side = edge([batch, height, padding, channels]);
+    let x = Tensor::cat(vec![side.clone(), x, side], 2);
+    let side = edge([batch, padding, width + 2 * padding, channels]);
+    Tensor::cat(vec![side.clone(), x, side], 1)
+}
+
+/// Every `stride`-th row and column from `start`, so many of each.
+fn strided(x: Tensor<4>, start: [usize; 2], count: [usize; 2], stride: usize) -> Tensor<4> {
+    let pick = |axis: usize| -> Tensor<1, Int> {
+        let places = (0..count[axis])
+            .map(|at| (start[axis] + at * stride) as i32)
+            .collect();
+        Tensor::from_data(
+            TensorData::new::<i32, _>(places, [count[axis]]),
+            &x.device().inner(),
+        )
+    };
+    let (rows, columns) = (pick(0), pick(1));
+    x.select(1, rows).select(2, columns)
 }

@@ -12,8 +12,10 @@ mod embedding;
 mod gelu;
 mod layer_norm;
 mod linear;
+mod max_pool;
 mod rotary;
 mod storage;
+mod unfold;
 mod vectors;
 
 pub use attention::{AttentionOptions, attention, attention_weights};
@@ -22,7 +24,9 @@ pub use embedding::embedding;
 pub use gelu::gelu;
 pub use layer_norm::layer_norm;
 pub use linear::{linear, table_scores};
+pub use max_pool::max_pool;
 pub use rotary::rotary;
+pub use unfold::{Windows, unfold};
 
 pub(crate) use dropout::{add_dropped, dropout};
 pub(crate) use storage::{FlexTensor, flex, unflex};

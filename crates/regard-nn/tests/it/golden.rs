@@ -173,6 +173,7 @@ fn an_encoder_layer_is_pytorchs() {
         attention,
         feed_forward: 20,
         dropout: 0.5,
+        stochastic_depth: 0.0,
     };
     let layer = golden.load(config.init(&mut Noise::at(0, 0), &golden.device).unwrap());
     let x = golden.tensor("input.x").require_grad();

@@ -295,6 +295,7 @@ fn multi_head_and_encoder_layers() {
         attention,
         feed_forward: 12,
         dropout: 0.3,
+        stochastic_depth: 0.0,
     }
     .init(noise, device)
     .unwrap();

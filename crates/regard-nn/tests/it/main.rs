@@ -9,3 +9,4 @@ mod optimizer;
 mod parameters;
 mod sequence_to_sequence;
 mod text_classifier;
+mod vision_transformer;

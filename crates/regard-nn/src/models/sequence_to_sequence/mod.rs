@@ -57,6 +57,7 @@ impl SequenceToSequenceConfig {
                 attention: MultiHeadConfig::new(self.width, self.heads),
                 feed_forward: self.feed_forward,
                 dropout: self.dropout,
+                stochastic_depth: 0.0,
             };
             let writes = DecoderLayerConfig {
                 width: self.width,

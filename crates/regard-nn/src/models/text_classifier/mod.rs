@@ -102,6 +102,7 @@ impl TextClassifierConfig {
                 },
                 feed_forward: self.feed_forward,
                 dropout: self.dropout / 2.0,
+                stochastic_depth: 0.0,
             };
             let layers = if self.kind == Kind::Transformer {
                 self.layers

@@ -1,0 +1,176 @@
+//! The largest of each window, and no less than 0: max pooling and the rectifier in one pass.
+
+use std::sync::Arc;
+
+use burn::backend::autodiff::checkpoint::{base::Checkpointer, strategy::CheckpointStrategy};
+use burn::backend::autodiff::grads::Gradients;
+use burn::backend::autodiff::ops::{Backward, Ops, OpsKind, unary};
+use burn::backend::tensor::FloatTensor;
+use burn::backend::{Autodiff, Backend, Dispatch, Flex, backend_extension};
+use burn::tensor::Tensor;
+use rayon::prelude::*;
+
+use super::storage::{FlexTensor, elements, from_vec};
+use super::unfold::{Windows, sizes};
+use super::vectors::widest;
+use super::{composed, is_fused};
+
+/// `out[b, y, x, c] = max(0, max over the window of x[b, ·, ·, c])`. Both orders of pooling and rectifier are the same; this
+/// one rectifies a quarter of the elements and stores one byte for each instead of two arrays.
+///
+/// The gradient goes to the first largest element of a window, and nowhere where none is above 0.
+///
+/// # Shapes
+/// - `x`: `[batch, height, width, channels]`
+/// - out: `[batch, rows, columns, channels]`, as [`Windows::along`] counts them
+///
+/// # Panics
+///
+/// If the windows have no size or stride, more than 15 elements a side, or no place in the picture.
+pub fn max_pool(x: Tensor<4>, windows: Windows) -> Tensor<4> {
+    windows.check("max_pool", &x);
+    assert!(
+        windows.size <= 15,
+        "max_pool: {windows:?}, expected a size of at most 15"
+    );
+    if !is_fused(&x) {
+        return composed::max_pool(x, windows);
+    }
+    Tensor::from_dispatch(<Dispatch as FusedMaxPool>::fused_max_pool(
+        x.into_dispatch(),
+        windows,
+    ))
+}
+
+/// In the place of the largest element's number: none is above 0.
+const NONE: u8 = u8::MAX;
+
+/// The largest elements, and which of its window each is.
+fn forward(x: &FlexTensor, windows: Windows) -> (FlexTensor, Vec<u8>) {
+    let x = x.to_contiguous();
+    let [batch, height, width, channels] = sizes(&x);
+    let (rows, columns) = (windows.along(height), windows.along(width));
+    let size = rows * columns * channels;
+    let mut out = vec![0.0_f32; batch * size];
+    let mut largest = vec![NONE; batch * size];
+    let pictures = elements(&x).par_chunks((height * width * channels).max(1));
+    out.par_chunks_mut(size.max(1))
+        .zip(largest.par_chunks_mut(size.max(1)))
+        .zip(pictures)
+        .for_each(|((out, largest), picture)| {
+            widest(|| {
+                let places = out
+                    .chunks_mut(channels.max(1))
+                    .zip(largest.chunks_mut(channels.max(1)));
+                for (at, (out, largest)) in places.enumerate() {
+                    let (first, last, top) = windows.inside(at / columns, height);
+                    let (left, right, start) = windows.inside(at % columns, width);
+                    for i in first..last {
+                        for j in left..right {
+                            let place = (top + i - first) * width + start + j - left;
+                            let values = &picture[place * channels..(place + 1) * channels];
+                            let number = (i * windows.size + j) as u8;
+                            for ((out, largest), value) in
+                                out.iter_mut().zip(largest.iter_mut()).zip(values)
+                            {
+                                // A NaN must not be swallowed: it compares as not below.
+                                let more = !(*value <= *out);
+                                *out = if more { *value } else { *out };
+                                *largest = if more { number } else { *largest };
+                            }
+                        }
+                    }
+                }
+            });
+        });
+    (from_vec(out, vec![batch, rows, columns, channels]), largest)
+}
+
+/// dx is d_out where the largest element was
+fn backward(d_out: &FlexTensor, saved: &Saved) -> FlexTensor {
+    let d_out = d_out.to_contiguous();
+    let (windows, [batch, height, width, channels]) = (saved.windows, saved.shape);
+    let (rows, columns) = (windows.along(height), windows.along(width));
+    let size = rows * columns * channels;
+    let mut dx = vec![0.0; batch * height * width * channels];
+    dx.par_chunks_mut((height * width * channels).max(1))
+        .zip(elements(&d_out).par_chunks(size.max(1)))
+        .zip(saved.largest.par_chunks(size.max(1)))
+        .for_each(|((dx, d_out), largest)| {
+            for at in 0..rows * columns {
+                let (first, _, top) = windows.inside(at / columns, height);
+                let (left, _, start) = windows.inside(at % columns, width);
+                let part = at * channels..(at + 1) * channels;
+                for (channel, (d_out, largest)) in
+                    d_out[part.clone()].iter().zip(&largest[part]).enumerate()
+                {
+                    if *largest != NONE {
+                        let (i, j) = (
+                            usize::from(*largest) / windows.size,
+                            usize::from(*largest) % windows.size,
+                        );
+                        let place = (top + i - first) * width + start + j - left;
+                        dx[place * channels + channel] += d_out;
+                    }
+                }
+            }
+        });
+    from_vec(dx, vec![batch, height, width, channels])
+}
+
+#[backend_extension(Autodiff, Flex)]
+trait FusedMaxPool: Backend {
+    fn fused_max_pool(x: FloatTensor<Self>, windows: Windows) -> FloatTensor<Self>;
+}
+
+impl FusedMaxPool for Flex {
+    fn fused_max_pool(x: FlexTensor, windows: Windows) -> FlexTensor {
+        forward(&x, windows).0
+    }
+}
+
+#[derive(Clone, Debug)]
+struct Saved {
+    shape: [usize; 4],
+    windows: Windows,
+    largest: Arc<[u8]>,
+}
+
+#[derive(Debug)]
+struct MaxPoolBackward;
+
+impl Backward<Flex, 1> for MaxPoolBackward {
+    type State = Saved;
+
+    fn backward(self, ops: Ops<Saved, 1>, grads: &mut Gradients, _checkpointer: &mut Checkpointer) {
+        unary::<Flex, _>(ops.parents, ops.node, grads, |d_out| {
+            backward(&d_out, &ops.state)
+        });
+    }
+}
+
+impl<C: CheckpointStrategy> FusedMaxPool for Autodiff<Flex, C> {
+    fn fused_max_pool(x: FloatTensor<Self>, windows: Windows) -> FloatTensor<Self> {
+        let (x, node) = x.into_parts();
+        let (out, largest) = forward(&x, windows);
+        let shape = sizes(&x);
+        match MaxPoolBackward
+            .prepare::<C>([node])
+            .compute_bound()
+            .stateful()
+        {
+            OpsKind::Tracked(prep) => {
+                let largest = largest.into();
+                prep.finish(
+                    Saved {
+                        shape,
+                        windows,
+                        largest,
+                    },
+                    out,
+                )
+            }
+            OpsKind::UnTracked(prep) => prep.finish(out),
+        }
+    }
+}
