@@ -73,8 +73,8 @@ fn forward(x: &FlexTensor, windows: Windows) -> (FlexTensor, Vec<u8>) {
                             for ((out, largest), value) in
                                 out.iter_mut().zip(largest.iter_mut()).zip(values)
                             {
-                                // A NaN must not be swallowed: it compares as not below.
-                                let more = !(*value <= *out);
+                                // A NaN is taken, and stays: nothing compares as above it.
+                                let more = *value > *out || value.is_nan();
                                 *out = if more { *value } else { *out };
                                 *largest = if more { number } else { *largest };
                             }
