@@ -177,7 +177,7 @@ pub fn generate(
 /// The elements, in memory that is taken over where they are single precision.
 fn numbers(logits: Tensor<2>) -> Vec<f32> {
     let data = logits.into_data().convert::<f32>();
-    match data.into_vec() {
+    match data.try_into_vec() {
         Ok(numbers) => numbers,
         Err(error) => unreachable!("just made single precision: {error:?}"),
     }
