@@ -307,10 +307,10 @@ def train(arguments):
         done += 1
         total += loss.item()
         seen += sum(len(s) + len(t) + 1 for s, t in batch)
-        if done % 100 == 0:
+        if done % 20 == 0:
             seconds = time.time() - started
             left = seconds / done * (steps - done) / 60
-            print(f"step {done}/{steps}  loss {total / 100:.3f}  {seen / seconds:,.0f} tokens/s  {left:.0f} min left", flush=True)
+            print(f"step {done}/{steps}  loss {total / 20:.3f}  {seen / seconds:,.0f} tokens/s  {left:.0f} min left", flush=True)
             total = 0.0
         if done % 1000 == 0 or done == steps:
             # Regard's weights are [inputs, outputs].
