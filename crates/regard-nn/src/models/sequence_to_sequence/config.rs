@@ -33,7 +33,7 @@ pub struct SequenceToSequenceConfig {
 const MOST_PARAMETERS: usize = 1 << 30;
 
 impl SequenceToSequenceConfig {
-    /// The sizes of that name: `tiny` (2.9 M parameters with a vocabulary of 8,000), `small` (9.3 M) or `base` (28 M).
+    /// The sizes of that name: `tiny` (3.1 M parameters with a vocabulary of 8,000), `small` (9.3 M) or `base` (28 M).
     pub fn preset(name: &str) -> Option<Self> {
         let (width, heads, layers, feed_forward) = match name {
             "tiny" => (160, 4, 3, 480),
