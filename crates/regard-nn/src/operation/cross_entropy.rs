@@ -88,14 +88,15 @@ fn forward(
     let (classes, width) = (shape(&table)[0], shape(&table)[1]);
     let mut dh = Vec::with_capacity(if gradients { targets.len() * width } else { 0 });
     let mut d_table = Array2::zeros((if gradients { classes } else { 0 }, width));
-    let part = (PART / classes).clamp(16, 4096);
+    let part = (PART / classes.max(1)).clamp(16, 4096);
     let mut loss = 0.0;
     for (at, targets) in targets.chunks(part).enumerate() {
         let h = h.narrow(0, at * part, targets.len());
         let mut logits = product(view2(&h), view2(&table).t(), None);
-        let losses: Vec<f64> = logits
-            .as_slice_mut()
-            .unwrap_or_default()
+        let Some(scores) = logits.as_slice_mut() else {
+            unreachable!("a product lies in rows");
+        };
+        let losses: Vec<f64> = scores
             .par_chunks_mut(classes)
             .zip(targets.par_iter())
             .map(|(row, target)| choose(row, *target, smoothing, gradients))

@@ -142,3 +142,18 @@ pub fn check_target(folder: &Path) -> Result<()> {
 fn is_plain(name: &str) -> bool {
     !name.is_empty() && !name.starts_with('.') && !name.contains(['/', '\\', '\0', ':'])
 }
+
+/// JSON as a value, or an error that names the file.
+pub(crate) fn from_json<T: serde::de::DeserializeOwned>(
+    json: &serde_json::Value,
+    path: &Path,
+) -> Result<T> {
+    T::deserialize(json)
+        .map_err(|error| Error::bundle(path, "contents", error, "what Regard writes"))
+}
+
+/// A value as JSON.
+pub(crate) fn to_json<T: Serialize>(value: &T) -> Result<serde_json::Value> {
+    serde_json::to_value(value)
+        .map_err(|error| Error::argument("the model folder", error, "values that JSON can hold"))
+}

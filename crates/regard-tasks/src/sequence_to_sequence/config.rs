@@ -1,7 +1,5 @@
 //! `config.json` of the model folder, and how a model writes.
 
-use std::path::Path;
-
 use regard_nn::generation::{GenerationOptions, Sampling};
 use regard_nn::models::sequence_to_sequence::SequenceToSequenceConfig;
 use serde::{Deserialize, Serialize};
@@ -199,19 +197,4 @@ pub(super) fn parts(config: &SequenceToSequenceConfig) -> Vec<(String, usize)> {
     }
     parts.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
     parts
-}
-
-/// JSON as a value, or an error that names the file.
-pub(super) fn from_json<T: serde::de::DeserializeOwned>(
-    json: &serde_json::Value,
-    path: &Path,
-) -> Result<T> {
-    T::deserialize(json)
-        .map_err(|error| Error::bundle(path, "contents", error, "what Regard writes"))
-}
-
-/// A value as JSON.
-pub(super) fn to_json<T: Serialize>(value: &T) -> Result<serde_json::Value> {
-    serde_json::to_value(value)
-        .map_err(|error| Error::argument("the model folder", error, "values that JSON can hold"))
 }

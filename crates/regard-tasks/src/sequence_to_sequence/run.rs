@@ -11,7 +11,7 @@ use regard_nn::parameters::{self, NamedTensor};
 use super::Kind;
 use super::alignment::{Alignment, AttentionPart, Reading, words_of};
 use super::answers::{Alternative, Inspection, Written};
-use super::config::{Config, WritingOptions, from_json, parts};
+use super::config::{Config, WritingOptions, parts};
 use super::data::{begun, pieces, tidy};
 use super::learner::hypotheses;
 use super::report::PairReport;
@@ -48,7 +48,7 @@ impl Task for Writer {
         };
         let opened = bundle::open_without_labels(folder, kind.name())?;
         let path = folder.join("config.json");
-        let config: Config = from_json(&opened.config, &path)?;
+        let config: Config = bundle::from_json(&opened.config, &path)?;
         let wrong = |found: String| Error::bundle(&path, "model", found, "sizes that fit together");
         config
             .model
@@ -61,7 +61,7 @@ impl Task for Writer {
             )));
         }
         config.writing.check(config.model.vocabulary)?;
-        let report = from_json(&opened.report, &folder.join("report.json"))?;
+        let report = bundle::from_json(&opened.report, &folder.join("report.json"))?;
         let tensors = opened.tensors(&config.model.parameter_shapes())?;
         let tokenizer = opened.tokenizer.clone();
         let device = Device::flex();

@@ -13,11 +13,11 @@ use super::plan::Plan;
 use super::report::{self, PairReport};
 use super::run::Writer;
 use super::{Kind, PairColumns, PairFiles, Settings, judge};
-use crate::report::{ModelFacts, TrainingFacts};
+use crate::report::ModelFacts;
 use crate::run_folder::RunFolder;
 use crate::splits::hold_out;
 use crate::tokenizer::TextTokenizer;
-use crate::trainer::{self, Event, Fitted, Listener};
+use crate::trainer::{self, Event, Listener};
 use crate::{Error, Result, bundle};
 
 /// What `regard train translation` or `summarization` is asked to do.
@@ -65,7 +65,7 @@ const SCORING_SHARE: f64 = 0.1;
 pub fn train(request: &TrainRequest, listener: &mut dyn Listener) -> Result<PairReport> {
     let started = Instant::now();
     request.settings.check()?;
-    let device = device(&request.device)?;
+    let device = trainer::device(&request.device)?;
     let folder = RunFolder::open(&request.out, request.resume)?;
 
     listener.hear(&Event::Phase("reading the data".to_owned()));
@@ -212,7 +212,7 @@ pub fn train(request: &TrainRequest, listener: &mut dyn Listener) -> Result<Pair
         validation_pairs: validation.len(),
         data_notes: all.notes.iter().chain(&all.warnings).cloned().collect(),
         model: model_facts(&plan),
-        training: training_facts(request.seed, &fitted, started, &plan),
+        training: fitted.facts(request.seed, started, &plan.notes),
         scored_on: scored_on.to_owned(),
         scored_pairs: scored.len(),
         scores,
@@ -223,11 +223,11 @@ pub fn train(request: &TrainRequest, listener: &mut dyn Listener) -> Result<Pair
     let samples = judge::samples(scored, &written, SHOWN_SAMPLES);
     let parts = bundle::BundleParts {
         task: request.kind.name().to_owned(),
-        config: config::to_json(writer.config())?,
+        config: bundle::to_json(writer.config())?,
         tensors: fitted.best,
         tokenizer: tokenizer.to_json()?,
         labels: Vec::new(),
-        report: config::to_json(&report)?,
+        report: bundle::to_json(&report)?,
         readme: report::readme(&report),
         samples: writer.samples(),
         pages: vec![("report.html".to_owned(), report::html(&report, &samples))],
@@ -281,14 +281,6 @@ fn split(all: &Pairs, settings: &Settings, seed: u64) -> Result<(Pairs, Pairs)> 
     Ok((all.select(&split.train), all.select(&split.held_out)))
 }
 
-fn device(name: &str) -> Result<Device> {
-    match name {
-        "" | "cpu" => Ok(Device::flex()),
-        other => regard_nn::device(other)
-            .map_err(|expected| Error::argument("--device", other, expected)),
-    }
-}
-
 /// The model before the first step.
 fn first_model(plan: &Plan, device: &Device) -> SequenceToSequence {
     plan.model
@@ -304,19 +296,5 @@ fn model_facts(plan: &Plan) -> ModelFacts {
         parts,
         vocabulary: plan.model.vocabulary,
         bytes: 4 * parameters as u64,
-    }
-}
-
-fn training_facts(seed: u64, fitted: &Fitted, started: Instant, plan: &Plan) -> TrainingFacts {
-    let progress = &fitted.progress;
-    TrainingFacts {
-        seed,
-        steps: progress.step,
-        epochs: progress.epoch as f64,
-        seconds: started.elapsed().as_secs_f64(),
-        best_epoch: progress.best_epoch,
-        curve: progress.curve.clone(),
-        stopped: progress.stopped.clone().unwrap_or_default(),
-        notes: plan.notes.clone(),
     }
 }

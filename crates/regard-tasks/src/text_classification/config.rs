@@ -1,7 +1,5 @@
 //! `config.json` of the model folder, and the model that it describes.
 
-use std::path::Path;
-
 use burn::module::Module;
 use burn::tensor::Device;
 use regard_nn::models::text_classifier::{self as model, Kind, TextClassifierConfig};
@@ -96,32 +94,8 @@ pub(super) fn parts(config: &TextClassifierConfig) -> Vec<Part> {
     parts
 }
 
-/// The device of that name.
-pub(super) fn device(name: &str) -> Result<Device> {
-    match name {
-        "" | "cpu" => Ok(Device::flex()),
-        other => regard_nn::device(other)
-            .map_err(|expected| Error::argument("--device", other, expected)),
-    }
-}
-
 /// The model with these weights.
 fn load(model: model::TextClassifier, tensors: Vec<NamedTensor>) -> Result<model::TextClassifier> {
     parameters::load(model, tensors)
         .map_err(|error| Error::argument("the weights", error, "those of the model in config.json"))
-}
-
-/// JSON as a value, or an error that names the file.
-pub(super) fn from_json<T: serde::de::DeserializeOwned>(
-    json: &serde_json::Value,
-    path: &Path,
-) -> Result<T> {
-    T::deserialize(json)
-        .map_err(|error| Error::bundle(path, "contents", error, "what Regard writes"))
-}
-
-/// A value as JSON.
-pub(super) fn to_json<T: Serialize>(value: &T) -> Result<serde_json::Value> {
-    serde_json::to_value(value)
-        .map_err(|error| Error::argument("the model folder", error, "values that JSON can hold"))
 }

@@ -6,7 +6,7 @@ use burn::tensor::Device;
 use regard_nn::models::text_classifier::{self as model, Kind};
 use regard_nn::parameters::NamedTensor;
 
-use super::config::{Config, assemble, from_json, parts};
+use super::config::{Config, assemble, parts};
 use super::data::{Examples, Rows};
 use super::judge;
 use super::learner::{best, probabilities};
@@ -50,7 +50,7 @@ impl Task for TextClassifier {
 
     fn open(folder: &Path) -> Result<Self> {
         let opened = bundle::open(folder, TASK)?;
-        let config: Config = from_json(&opened.config, &folder.join("config.json"))?;
+        let config: Config = bundle::from_json(&opened.config, &folder.join("config.json"))?;
         let wrong = |found: String| {
             Error::bundle(
                 &folder.join("config.json"),
@@ -79,7 +79,7 @@ impl Task for TextClassifier {
                 "{classes} classes for {labels} labels and {counts} label counts"
             )));
         }
-        let report = from_json(&opened.report, &folder.join("report.json"))?;
+        let report = bundle::from_json(&opened.report, &folder.join("report.json"))?;
         let tensors = opened.tensors(&config.shapes())?;
         let parts = Parts {
             config,

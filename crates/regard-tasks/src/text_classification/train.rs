@@ -15,7 +15,7 @@ use super::plan::Plan;
 use super::run::{self, TextClassifier as Trained};
 use super::{Settings, judge};
 use crate::columns::ColumnChoice;
-use crate::report::{self, ModelFacts, Report, TrainingFacts};
+use crate::report::{self, ModelFacts, Report};
 use crate::run_folder::RunFolder;
 use crate::tokenizer::TextTokenizer;
 use crate::trainer::{self, Event, Fitted, Listener};
@@ -64,7 +64,7 @@ pub(super) const WITHOUT_ATTENTION: &str = "without_attention.";
 pub fn train(request: &TrainRequest, listener: &mut dyn Listener) -> Result<Report> {
     let started = Instant::now();
     request.settings.check()?;
-    let device = config::device(&request.device)?;
+    let device = trainer::device(&request.device)?;
     let folder = RunFolder::open(&request.out, request.resume)?;
 
     listener.hear(&Event::Phase("reading the data".to_owned()));
@@ -135,7 +135,7 @@ pub fn train(request: &TrainRequest, listener: &mut dyn Listener) -> Result<Repo
         task: run::TASK.to_owned(),
         data: corpus.facts(learned.truncated() + validation.truncated()),
         model: model_facts(&plan, &device),
-        training: training_facts(request.seed, &fitted, started, &plan),
+        training: fitted.facts(request.seed, started, &plan.notes),
         scored_on: part.name.clone(),
         scores,
         rivals,
@@ -213,20 +213,6 @@ fn model_facts(plan: &Plan, device: &Device) -> ModelFacts {
     }
 }
 
-fn training_facts(seed: u64, fitted: &Fitted, started: Instant, plan: &Plan) -> TrainingFacts {
-    let progress = &fitted.progress;
-    TrainingFacts {
-        seed,
-        steps: progress.step,
-        epochs: progress.epoch as f64,
-        seconds: started.elapsed().as_secs_f64(),
-        best_epoch: progress.best_epoch,
-        curve: progress.curve.clone(),
-        stopped: progress.stopped.clone().unwrap_or_default(),
-        notes: plan.notes.clone(),
-    }
-}
-
 #[expect(clippy::too_many_arguments, reason = "the whole run ends here, once")]
 fn write_bundle(
     request: &TrainRequest,
@@ -258,11 +244,11 @@ fn write_bundle(
     let examples = judge::examples(&trained, corpus)?;
     let parts = bundle::BundleParts {
         task: run::TASK.to_owned(),
-        config: config::to_json(&settled)?,
+        config: bundle::to_json(&settled)?,
         tensors,
         tokenizer: tokenizer.to_json()?,
         labels: corpus.labels.clone(),
-        report: config::to_json(report)?,
+        report: bundle::to_json(report)?,
         readme: report::readme(report),
         samples: trained.samples(),
         pages: vec![("report.html".to_owned(), report::html(report, &examples))],

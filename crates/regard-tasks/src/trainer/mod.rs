@@ -12,7 +12,7 @@ mod schedule;
 use std::time::{Duration, Instant};
 
 use burn::module::Module;
-use burn::tensor::Tensor;
+use burn::tensor::{Device, Tensor};
 use regard_nn::Noise;
 use regard_nn::optimizer::{AdamW, AdamWConfig};
 use regard_nn::parameters::{self, NamedTensor};
@@ -22,7 +22,7 @@ pub use checkpoint::{Checkpoint, Progress};
 pub use events::{Event, Listener};
 pub use schedule::learning_rate;
 
-use crate::report::CurvePoint;
+use crate::report::{CurvePoint, TrainingFacts};
 use crate::{Error, Result};
 
 /// What a task brings to the loop.
@@ -82,6 +82,32 @@ pub struct Fitted {
     pub best: Vec<NamedTensor>,
     /// Where the run ended.
     pub progress: Progress,
+}
+
+impl Fitted {
+    /// What a report says of it.
+    pub(crate) fn facts(&self, seed: u64, started: Instant, notes: &[String]) -> TrainingFacts {
+        let progress = &self.progress;
+        TrainingFacts {
+            seed,
+            steps: progress.step,
+            epochs: progress.epoch as f64,
+            seconds: started.elapsed().as_secs_f64(),
+            best_epoch: progress.best_epoch,
+            curve: progress.curve.clone(),
+            stopped: progress.stopped.clone().unwrap_or_default(),
+            notes: notes.to_vec(),
+        }
+    }
+}
+
+/// The device of that name.
+pub(crate) fn device(name: &str) -> Result<Device> {
+    match name {
+        "" | "cpu" => Ok(Device::flex()),
+        other => regard_nn::device(other)
+            .map_err(|expected| Error::argument("--device", other, expected)),
+    }
 }
 
 /// Writes checkpoints no more often than this: at 100 MB a checkpoint it costs under 2 % of the time.
