@@ -62,6 +62,15 @@ pub enum Error {
         what: String,
     },
 
+    /// A picture cannot be read.
+    #[error("{place}: {what}")]
+    Picture {
+        /// The file, or the row of a table.
+        place: String,
+        /// Found and expected.
+        what: String,
+    },
+
     /// An argument cannot be meant.
     #[error("`{name}`: found {found}, expected {expected}")]
     Argument {

@@ -3,13 +3,18 @@
 //! One row travels one way: file → [`tables::Table`] → example → token ids → batch of tensors → model →
 //! prediction (and, only when asked, the attention that made it) → [`report::Report`].
 
+pub mod answers;
 pub mod bundle;
 pub mod columns;
 pub mod error;
+pub mod image_recognition;
+mod limits;
 pub mod linear;
 pub mod metrics;
+pub mod pictures;
 mod random;
 pub mod report;
+mod rivals;
 mod run_folder;
 pub mod sequence_to_sequence;
 pub mod splits;

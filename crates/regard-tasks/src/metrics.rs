@@ -115,6 +115,17 @@ pub(crate) fn scores(truth: &[usize], predicted: &[usize], classes: usize) -> (f
     (counts.accuracy(), counts.macro_f1())
 }
 
+/// Index of the largest value; the first of equals.
+pub(crate) fn best(values: &[f32]) -> usize {
+    let mut best = 0;
+    for (index, value) in values.iter().enumerate() {
+        if *value > values[best] {
+            best = index;
+        }
+    }
+    best
+}
+
 /// The accuracy of `a` minus that of `b`, resampling rows, so that what is hard for both cancels out.
 ///
 /// # Panics

@@ -57,8 +57,23 @@ pub(super) fn fashion_mnist(folder: &Path) -> Result<(usize, usize)> {
             .join(format!("{file}.gz"));
         std::fs::write(folder.join(file), gunzip(&packed)?)?;
     }
+    std::fs::write(folder.join("labels.txt"), FASHION_LABELS.join("\n") + "\n")?;
     check(folder)
 }
+
+/// What the labels stand for, as the package's documentation names them.
+const FASHION_LABELS: [&str; 10] = [
+    "T-shirt/top",
+    "Trouser",
+    "Pullover",
+    "Dress",
+    "Coat",
+    "Sandal",
+    "Shirt",
+    "Sneaker",
+    "Bag",
+    "Ankle boot",
+];
 
 /// The 1,797 digits of 8×8 inside scikit-learn (BSD-3-Clause), split 80/20 within each class.
 ///

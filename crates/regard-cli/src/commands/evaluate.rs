@@ -6,16 +6,18 @@ use regard_tasks::columns::ColumnChoice;
 use regard_tasks::tables::Table;
 use regard_tasks::text_classification::TextClassifier;
 
+use super::vision::{self, ScoreArguments};
 use super::writing::{self, PairArguments, WritingArguments};
+use super::{Does, VISION, WRITING, refuse};
 use crate::failure::Usage;
 use crate::terminal::{confusions, heading, note, per_class, print, standings};
 
-/// Score a model on a table of texts and labels, or of pairs, beside simpler rivals.
+/// Score a model on a table of texts and labels, on pairs, or on pictures, beside simpler rivals.
 #[derive(Debug, Args)]
 pub(crate) struct Evaluate {
     /// The model folder.
     model: PathBuf,
-    /// The table: CSV, TSV, JSON lines or Parquet.
+    /// The table: CSV, TSV, JSON lines or Parquet; for pictures also a folder.
     #[arg(long, value_name = "FILE", required_unless_present = "source")]
     data: Option<PathBuf>,
     /// Column of the texts [default: the one the model was trained on].
@@ -28,6 +30,8 @@ pub(crate) struct Evaluate {
     pairs: PairArguments,
     #[command(flatten)]
     writing: WritingArguments,
+    #[command(flatten)]
+    vision: ScoreArguments,
     /// Print JSON instead of tables.
     #[arg(long)]
     json: bool,
@@ -35,20 +39,42 @@ pub(crate) struct Evaluate {
 
 impl Evaluate {
     pub(crate) fn run(self) -> anyhow::Result<()> {
-        if writing::is_writer(&self.model)? {
-            let named = [
-                ("--text-column", &self.text_column),
-                ("--label-column", &self.label_column),
-            ];
-            if let Some((name, _)) = named.iter().find(|(_, value)| value.is_some()) {
-                return Err(writing::only_for(name, "classification").into());
+        let texts = [("--text-column", self.text_column.is_some())];
+        let labels = [("--label-column", self.label_column.is_some())];
+        match Does::of(&self.model)? {
+            Does::Classify => {
+                refuse(&self.pairs.said(), WRITING)?;
+                refuse(&self.writing.said(), WRITING)?;
+                refuse(&self.vision.said(), VISION)?;
+                self.classified()
             }
-            let files = self.pairs.files(self.data.into_iter().collect());
-            let columns = self.pairs.columns();
-            return writing::evaluate(&self.model, &files, &columns, &self.writing, self.json);
+            Does::Write => {
+                refuse(&texts, "classification")?;
+                refuse(&labels, "classification and image recognition")?;
+                refuse(&self.vision.said(), VISION)?;
+                let files = self.pairs.files(self.data.into_iter().collect());
+                let columns = self.pairs.columns();
+                writing::evaluate(&self.model, &files, &columns, &self.writing, self.json)
+            }
+            Does::See => {
+                refuse(&texts, "classification")?;
+                refuse(&self.pairs.said(), WRITING)?;
+                refuse(&self.writing.said(), WRITING)?;
+                let data = self
+                    .data
+                    .ok_or_else(|| Usage::new("--data is needed: the pictures to score on"))?;
+                vision::evaluate(
+                    &self.model,
+                    &data,
+                    self.label_column,
+                    self.vision,
+                    self.json,
+                )
+            }
         }
-        self.pairs.refuse()?;
-        self.writing.refuse()?;
+    }
+
+    fn classified(self) -> anyhow::Result<()> {
         let model = TextClassifier::open(&self.model)?;
         let data = self
             .data

@@ -8,12 +8,13 @@ use regard_tasks::Task;
 use regard_tasks::report::explanation_html;
 use regard_tasks::text_classification::{Explanation, TextClassifier};
 
-use super::writing;
+use super::{Does, VISION, WRITING, refuse, vision, writing};
 use crate::terminal::{attended_line, attended_list, colour, heading, note, one_line, print, tell};
 
-/// Show which words a model looked at to answer a text.
+/// Show what a model looked at: the words of a text, or the places of a picture.
 ///
-/// For translation and summarization: a matrix of the words that were written and the words they looked at.
+/// For translation and summarization: a matrix of the words that were written and the words they looked at. For pictures:
+/// a map, in the terminal and with --out over the picture.
 ///
 /// On a terminal with colour: the text, each word on a background as strong as its attention, and the words with the
 /// most. Without colour: the list only.
@@ -21,7 +22,7 @@ use crate::terminal::{attended_line, attended_list, colour, heading, note, one_l
 pub(crate) struct Explain {
     /// The model folder.
     model: PathBuf,
-    /// The text; `-` reads it from standard input.
+    /// The text, `-` reads it from standard input; or the picture's file.
     text: String,
     /// Look at how this text would be written, instead of what the model writes (translation, summarization).
     #[arg(long, value_name = "TEXT")]
@@ -29,56 +30,88 @@ pub(crate) struct Explain {
     /// Which position speaks for a written word (translation, summarization).
     #[arg(long, value_enum, value_name = "READING")]
     reading: Option<writing::Reading>,
-    /// Layer of the decoder to look at, from 0 [default: the mean of all] (translation, summarization).
+    /// Layer to look at, from 0 [default: the mean of all] (translation, summarization, pictures with --method attention).
     #[arg(long, value_name = "N")]
     layer: Option<usize>,
-    /// Head to look at, from 0 [default: the mean of all] (translation, summarization).
+    /// Head to look at, from 0 [default: the mean of all] (as --layer).
     #[arg(long, value_name = "N")]
     head: Option<usize>,
     /// Links to compare with, as `0-0 1-2`: source word, target word; prints the alignment error rate.
     #[arg(long, value_name = "LINKS")]
     gold: Option<String>,
+    #[command(flatten)]
+    vision: vision::MapArguments,
     /// Write a page of its own, too.
     #[arg(long, value_name = "FILE")]
     html: Option<PathBuf>,
-    /// Print JSON instead: the answer, and every word with its place in the text and its weight.
+    /// Print JSON instead: the answer, and every word (or place) with its weight.
     #[arg(long)]
     json: bool,
 }
 
 impl Explain {
     pub(crate) fn run(self) -> anyhow::Result<()> {
-        let text = match self.text.as_str() {
-            "-" => {
-                let mut bytes = Vec::new();
-                io::stdin().lock().read_to_end(&mut bytes)?;
-                String::from_utf8_lossy(&bytes).into_owned()
+        match Does::of(&self.model)? {
+            Does::Classify => {
+                refuse(&self.for_writing(), WRITING)?;
+                refuse(&self.for_both(), "other tasks than classification")?;
+                refuse(&self.vision.said(), VISION)?;
+                self.classified()
             }
-            _ => self.text,
-        };
-        if writing::is_writer(&self.model)? {
-            let asked = writing::ExplainRequest {
-                text,
-                target: self.target,
-                reading: self.reading,
-                layer: self.layer,
-                head: self.head,
-                gold: self.gold,
-                html: self.html,
-                json: self.json,
-            };
-            return writing::explain(&self.model, &asked);
+            Does::Write => {
+                refuse(&self.vision.said(), VISION)?;
+                let asked = writing::ExplainRequest {
+                    text: self.text()?,
+                    target: self.target,
+                    reading: self.reading,
+                    layer: self.layer,
+                    head: self.head,
+                    gold: self.gold,
+                    html: self.html,
+                    json: self.json,
+                };
+                writing::explain(&self.model, &asked)
+            }
+            Does::See => {
+                refuse(&self.for_writing(), WRITING)?;
+                let asked = vision::ExplainRequest {
+                    picture: PathBuf::from(self.text),
+                    map: self.vision.request(self.layer, self.head),
+                    out: self.vision.out,
+                    html: self.html,
+                    json: self.json,
+                };
+                vision::explain(&self.model, &asked)
+            }
         }
-        let named = [
+    }
+
+    fn for_writing(&self) -> [(&'static str, bool); 3] {
+        [
             ("--target", self.target.is_some()),
             ("--reading", self.reading.is_some()),
+            ("--gold", self.gold.is_some()),
+        ]
+    }
+
+    fn for_both(&self) -> [(&'static str, bool); 2] {
+        [
             ("--layer", self.layer.is_some()),
             ("--head", self.head.is_some()),
-            ("--gold", self.gold.is_some()),
-        ];
-        if let Some((name, _)) = named.iter().find(|(_, given)| *given) {
-            return Err(writing::only_for(name, "translation and summarization").into());
+        ]
+    }
+
+    fn text(&self) -> anyhow::Result<String> {
+        if self.text != "-" {
+            return Ok(self.text.clone());
         }
+        let mut bytes = Vec::new();
+        io::stdin().lock().read_to_end(&mut bytes)?;
+        Ok(String::from_utf8_lossy(&bytes).into_owned())
+    }
+
+    fn classified(self) -> anyhow::Result<()> {
+        let text = self.text()?;
         let model = TextClassifier::open(&self.model)?;
         let explanation = model.explain(&text)?;
         if let Some(path) = &self.html {

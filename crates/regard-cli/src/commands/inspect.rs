@@ -2,10 +2,12 @@ use std::path::PathBuf;
 
 use clap::Args;
 use regard_tasks::Task;
+use regard_tasks::answers::{Inspection, Part};
+use regard_tasks::image_recognition::ImageClassifier;
 use regard_tasks::sequence_to_sequence::{self, Writer};
-use regard_tasks::text_classification::{Inspection, Part, TextClassifier};
+use regard_tasks::text_classification::TextClassifier;
 
-use super::writing;
+use super::Does;
 use crate::terminal::{Table, bar, heading, print, size, thousands};
 
 /// What a model is made of: parameters, memory and operations, part by part.
@@ -20,18 +22,21 @@ pub(crate) struct Inspect {
 
 impl Inspect {
     pub(crate) fn run(self) -> anyhow::Result<()> {
-        if writing::is_writer(&self.model)? {
-            let inspection = Writer::open(&self.model)?.inspect();
-            if self.json {
-                return Ok(print(&(serde_json::to_string(&inspection)? + "\n"))?);
+        let (inspection, of) = match Does::of(&self.model)? {
+            Does::Write => {
+                let inspection = Writer::open(&self.model)?.inspect();
+                if self.json {
+                    return Ok(print(&(serde_json::to_string(&inspection)? + "\n"))?);
+                }
+                return Ok(print(&writer_shown(&inspection))?);
             }
-            return Ok(print(&writer_shown(&inspection))?);
-        }
-        let inspection = TextClassifier::open(&self.model)?.inspect();
+            Does::Classify => (TextClassifier::open(&self.model)?.inspect(), A_TEXT),
+            Does::See => (ImageClassifier::open(&self.model)?.inspect(), "a picture"),
+        };
         if self.json {
             return Ok(print(&(serde_json::to_string(&inspection)? + "\n"))?);
         }
-        Ok(print(&shown(&inspection, A_TEXT))?)
+        Ok(print(&shown(&inspection, of))?)
     }
 }
 
@@ -50,7 +55,7 @@ fn writer_shown(inspection: &sequence_to_sequence::Inspection) -> String {
         parts: inspection.parts.iter().map(part).collect(),
         parameters: inspection.parameters,
         bytes: 4 * inspection.parameters,
-        operations_per_text: inspection.operations,
+        operations: inspection.operations,
     };
     shown(&inspection, "20 pieces read and 20 written")
 }
@@ -60,7 +65,7 @@ fn shown(inspection: &Inspection, of: &str) -> String {
     for (name, value) in &inspection.lines {
         facts.row([name, value]);
     }
-    let operations = inspection.operations_per_text;
+    let operations = inspection.operations;
     facts.row([
         "operations".to_owned(),
         format!("{} for {of}", amount(operations)),
@@ -123,7 +128,7 @@ mod tests {
             ],
             parameters: 1_288_450,
             bytes: 5_153_800,
-            operations_per_text: 1_234_567,
+            operations: 1_234_567,
         };
         let plain = anstream::adapter::strip_str(&shown(&inspection, A_TEXT)).to_string();
         insta::assert_snapshot!(plain, @r"

@@ -8,11 +8,18 @@ mod info;
 mod inspect;
 mod predict;
 mod train;
+mod vision;
 mod weights;
 mod writing;
 
+use std::path::Path;
+
 use clap::builder::styling::{AnsiColor, Styles};
 use clap::{Parser, Subcommand, ValueEnum};
+use regard_tasks::sequence_to_sequence::Kind;
+use regard_tasks::{bundle, image_recognition};
+
+use crate::failure::Usage;
 
 /// Attention you can train, run and look into.
 #[derive(Debug, Parser)]
@@ -55,6 +62,42 @@ enum Command {
     Inspect(inspect::Inspect),
     Weights(weights::Weights),
     Info(info::Info),
+}
+
+/// What the model of a folder does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Does {
+    /// Labels texts.
+    Classify,
+    /// Translates or summarizes.
+    Write,
+    /// Names what is on a picture.
+    See,
+}
+
+impl Does {
+    fn of(folder: &Path) -> anyhow::Result<Self> {
+        let task = bundle::task_of(folder)?;
+        Ok(match task.as_str() {
+            image_recognition::TASK => Self::See,
+            task if Kind::of(task).is_some() => Self::Write,
+            _ => Self::Classify,
+        })
+    }
+}
+
+/// The tasks that arguments are for, in words.
+const WRITING: &str = "translation and summarization";
+const VISION: &str = "image recognition";
+
+/// Refuses arguments that the model at hand has no use for.
+fn refuse(said: &[(&str, bool)], tasks: &str) -> Result<(), Usage> {
+    match said.iter().find(|(_, said)| *said) {
+        Some((name, _)) => Err(Usage::new(format!(
+            "{name} is for {tasks}, and this model does something else"
+        ))),
+        None => Ok(()),
+    }
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]

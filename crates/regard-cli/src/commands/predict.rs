@@ -12,6 +12,7 @@ use regard_tasks::text_classification::{Prediction, TextClassifier};
 use tempfile::NamedTempFile;
 
 use super::writing::{self, WritingArguments};
+use super::{Does, WRITING, refuse, vision};
 use crate::failure::Usage;
 use crate::input::{Line, next_line};
 use crate::terminal::{Counter, heading, note, one_line, tell, thousands, warn};
@@ -19,7 +20,10 @@ use crate::terminal::{Counter, heading, note, one_line, tell, thousands, warn};
 /// Texts that are answered together when many are waiting.
 const TOGETHER: usize = 256;
 
-/// Label, translate or summarize texts: from the command line, from standard input line by line, or from a file to a file.
+/// Label, translate or summarize texts, or name what is on pictures: from the command line, from standard input line by
+/// line, or from a file to a file.
+///
+/// For pictures the texts are names of files, and a line is the name, the label and its probability.
 ///
 /// Every text gets exactly one line: the label, a tab and its probability; or what the model writes, with --n-best the
 /// alternatives behind it, parted by tabs. A line of nothing but white space is not
@@ -29,12 +33,13 @@ const TOGETHER: usize = 256;
 #[command(
     after_help = "Examples:\n  regard predict model \"You have won a prize\"\n  \
                         tail -f mails.txt | regard predict model\n  \
-                        regard predict model --input mails.csv --column body --output labelled.csv"
+                        regard predict model --input mails.csv --column body --output labelled.csv\n  \
+                        regard predict model cat.jpg *.png"
 )]
 pub(crate) struct Predict {
     /// The model folder.
     model: PathBuf,
-    /// Texts; none or `-` reads standard input, a text a line.
+    /// Texts, or files of pictures; none or `-` reads standard input, one a line.
     #[arg(value_name = "TEXT")]
     texts: Vec<String>,
     /// Read the texts of a file: a table (CSV, TSV, JSON lines, Parquet), or a text a line.
@@ -58,13 +63,29 @@ pub(crate) struct Predict {
 
 impl Predict {
     pub(crate) fn run(self) -> anyhow::Result<()> {
-        if writing::is_writer(&self.model)? {
-            if self.top.is_some() {
-                return Err(writing::only_for("--top", "classification").into());
+        match Does::of(&self.model)? {
+            Does::Write => {
+                refuse(&[("--top", self.top.is_some())], "classification")?;
+                self.write_texts()
             }
-            return self.write_texts();
+            Does::Classify => {
+                refuse(&self.writing.said(), WRITING)?;
+                self.classify()
+            }
+            Does::See => {
+                refuse(&self.writing.said(), WRITING)?;
+                let tables = [
+                    ("--input", self.input.is_some()),
+                    ("--output", self.output.is_some()),
+                ];
+                refuse(&tables, "texts")?;
+                let top = self.top.map(usize::from);
+                vision::predict(&self.model, self.texts, self.json, top)
+            }
         }
-        self.writing.refuse()?;
+    }
+
+    fn classify(&self) -> anyhow::Result<()> {
         let model = TextClassifier::open(&self.model)?;
         let format = Format::of(self.json, self.output.as_deref());
         let top = self.top.map(usize::from);

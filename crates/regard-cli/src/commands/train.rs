@@ -8,6 +8,7 @@ use regard_tasks::report::Report;
 use regard_tasks::sequence_to_sequence::Kind;
 use regard_tasks::text_classification::{self, ModelKind, Settings, TrainRequest};
 
+use super::vision::Vision;
 use super::writing::Pairs;
 use crate::failure::{Interrupted, Usage};
 use crate::settings;
@@ -25,6 +26,7 @@ enum Task {
     Classification(Box<Classification>),
     Translation(Box<Translation>),
     Summarization(Box<Summarization>),
+    Vision(Box<Vision>),
 }
 
 /// Learn to translate from pairs of texts: a table with two columns, or two text files line by line.
@@ -59,6 +61,7 @@ impl Train {
             Task::Classification(command) => command.run(),
             Task::Translation(command) => command.pairs.run(Kind::Translation),
             Task::Summarization(command) => command.pairs.run(Kind::Summarization),
+            Task::Vision(command) => command.run(),
         }
     }
 }

@@ -50,20 +50,17 @@ impl TrainingProgress {
         }
     }
 
-    fn step(&mut self, step: u64, steps: u64, facts: &str) {
+    /// Shows how far a work of known length is; `line` is for a log.
+    fn advance(&mut self, done: u64, total: u64, facts: &str, line: &str) {
         match &self.bar {
             Some(bar) => {
-                bar.set_length(steps);
-                bar.set_position(step);
+                bar.set_length(total);
+                bar.set_position(done);
                 bar.set_message(facts.to_owned());
             }
             None if self.last_line.elapsed() >= BETWEEN_LINES => {
                 self.last_line = Instant::now();
-                tell(&format!(
-                    "  step {} of {}  {facts}",
-                    thousands(step as usize),
-                    thousands(steps as usize)
-                ));
+                tell(&format!("  {line}"));
             }
             None => {}
         }
@@ -90,22 +87,28 @@ impl Listener for TrainingProgress {
                     format!("+{}", duration(self.started.elapsed().as_secs_f64())).dimmed()
                 )));
             }
+            Event::Counted { done, total, what } => {
+                let [of, all] = [*done, *total].map(thousands);
+                let line = format!("{of} of {all} {what}");
+                self.advance(*done as u64, *total as u64, &line, &line);
+            }
             Event::Stepped {
                 step,
                 steps,
                 epoch,
                 loss,
-                tokens_per_second,
+                per_second,
+                unit,
                 seconds_left,
                 ..
             } => {
-                let rate = thousands(*tokens_per_second as usize);
+                let rate = thousands(*per_second as usize);
                 let left = duration(*seconds_left);
-                self.step(
-                    *step,
-                    *steps,
-                    &format!("epoch {epoch:.1}  loss {loss:.3}  {rate} tokens/s  {left} left"),
-                );
+                let facts =
+                    format!("epoch {epoch:.1}  loss {loss:.3}  {rate} {unit}/s  {left} left");
+                let [at, all] = [*step, *steps].map(|count| thousands(count as usize));
+                let line = format!("step {at} of {all}  {facts}");
+                self.advance(*step, *steps, &facts, &line);
             }
             Event::Validated {
                 epoch,

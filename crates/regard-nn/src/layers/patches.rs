@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::normal;
 use crate::Noise;
-use crate::operation::{Windows, max_pool, unfold};
+use crate::operation::{Windows, convolution, max_pool};
 
 /// How a picture is cut.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -45,6 +45,16 @@ impl Cut {
             Self::Convolution { layers } => (0..layers).fold([height, width], |sides, _| {
                 sides.map(|side| POOLING.along(side))
             }),
+        }
+    }
+
+    /// Centre of what token `at` along an axis sees, in pixels from the picture's edge: `(at + ½) · size` of a patch; of a
+    /// convolution `at · 2^layers + ½`, as a window of 3 with 1 of padding stands around its pixel and pooling keeps every
+    /// second one, the first first.
+    pub fn centre(&self, at: usize) -> f64 {
+        match *self {
+            Self::Patches { size } => (at as f64 + 0.5) * size as f64,
+            Self::Convolution { layers } => at as f64 * 2.0_f64.powi(layers as i32) + 0.5,
         }
     }
 
@@ -106,8 +116,6 @@ impl PatchEmbedding {
     /// row after row.
     pub fn forward(&self, pictures: Tensor<4>) -> Tensor<3> {
         let convolved = self.weights.iter().fold(pictures, |x, weight| {
-            let [batch, height, width, _] = x.dims();
-            let outputs = weight.dims()[1];
             let windows = match self.cut {
                 Cut::Patches { size } => Windows {
                     size,
@@ -116,8 +124,7 @@ impl PatchEmbedding {
                 },
                 Cut::Convolution { .. } => CONVOLUTION,
             };
-            let shape = [batch, windows.along(height), windows.along(width), outputs];
-            let x = unfold(x, windows).matmul(weight.val()).reshape(shape);
+            let x = convolution(x, weight.val(), windows);
             match self.cut {
                 Cut::Patches { .. } => x,
                 Cut::Convolution { .. } => max_pool(x, POOLING),

@@ -171,8 +171,8 @@ pub fn cross_entropy(
         .neg()
 }
 
-/// As [`super::unfold`].
-pub fn unfold(x: Tensor<4>, windows: Windows) -> Tensor<2> {
+/// As [`super::convolution`].
+pub fn convolution(x: Tensor<4>, weight: Tensor<2>, windows: Windows) -> Tensor<4> {
     let ([batch, height, width, channels], Windows { size, stride, .. }) = (x.dims(), windows);
     let (rows, columns) = (windows.along(height), windows.along(width));
     let padded = padded(x, windows);
@@ -183,7 +183,11 @@ pub fn unfold(x: Tensor<4>, windows: Windows) -> Tensor<2> {
         }
     }
     // size² × [batch, rows, columns, channels]: the places of a window stand before its channels.
-    Tensor::cat(places, 3).reshape([batch * rows * columns, size * size * channels])
+    let unfolded = Tensor::cat(places, 3).reshape([batch * rows * columns, size * size * channels]);
+    let outputs = weight.dims()[1];
+    unfolded
+        .matmul(weight)
+        .reshape([batch, rows, columns, outputs])
 }
 
 /// As [`super::max_pool`].

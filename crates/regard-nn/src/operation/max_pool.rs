@@ -10,8 +10,8 @@ use burn::backend::{Autodiff, Backend, Dispatch, Flex, backend_extension};
 use burn::tensor::Tensor;
 use rayon::prelude::*;
 
+use super::convolution::{Windows, sizes};
 use super::storage::{FlexTensor, elements, from_vec};
-use super::unfold::{Windows, sizes};
 use super::vectors::widest;
 use super::{composed, is_fused};
 
@@ -45,6 +45,35 @@ pub fn max_pool(x: Tensor<4>, windows: Windows) -> Tensor<4> {
 /// In the place of the largest element's number: none is above 0.
 const NONE: u8 = u8::MAX;
 
+/// Channels that are compared together: a register or two of any instruction set.
+const LANES: usize = 16;
+
+/// The largest of some rows element by element, and its number. Numbers are as wide as the elements while they are chosen:
+/// that is what registers can do.
+#[inline(always)]
+fn largest_of<'a>(
+    rows: impl Iterator<Item = (&'a [f32], usize)>,
+    out: &mut [f32],
+    largest: &mut [u8],
+) {
+    let mut best = [0.0_f32; LANES];
+    let mut numbers = [u32::from(NONE); LANES];
+    let count = out.len();
+    for (row, number) in rows {
+        let mut values = [0.0; LANES];
+        values[..count].copy_from_slice(&row[..count]);
+        for ((best, chosen), value) in best.iter_mut().zip(&mut numbers).zip(values) {
+            // A NaN is taken, and stays: nothing compares as above it.
+            let more = (value > *best) | value.is_nan();
+            *best = if more { value } else { *best };
+            *chosen = if more { number as u32 } else { *chosen };
+        }
+    }
+    out.copy_from_slice(&best[..count]);
+    let numbers = numbers.map(|number| number as u8);
+    largest.copy_from_slice(&numbers[..count]);
+}
+
 /// The largest elements, and which of its window each is.
 fn forward(x: &FlexTensor, windows: Windows) -> (FlexTensor, Vec<u8>) {
     let x = x.to_contiguous();
@@ -65,20 +94,23 @@ fn forward(x: &FlexTensor, windows: Windows) -> (FlexTensor, Vec<u8>) {
                 for (at, (out, largest)) in places.enumerate() {
                     let (first, last, top) = windows.inside(at / columns, height);
                     let (left, right, start) = windows.inside(at % columns, width);
-                    for i in first..last {
-                        for j in left..right {
-                            let place = (top + i - first) * width + start + j - left;
-                            let values = &picture[place * channels..(place + 1) * channels];
-                            let number = (i * windows.size + j) as u8;
-                            for ((out, largest), value) in
-                                out.iter_mut().zip(largest.iter_mut()).zip(values)
-                            {
-                                // A NaN is taken, and stays: nothing compares as above it.
-                                let more = *value > *out || value.is_nan();
-                                *out = if more { *value } else { *out };
-                                *largest = if more { number } else { *largest };
-                            }
-                        }
+                    let window = |out: &mut [f32], largest: &mut [u8], at: usize| {
+                        let numbered = (first..last)
+                            .flat_map(|i| (left..right).map(move |j| (i, j)))
+                            .map(|(i, j)| {
+                                let place = (top + i - first) * width + start + j - left;
+                                (&picture[place * channels + at..], i * windows.size + j)
+                            });
+                        largest_of(numbered, out, largest);
+                    };
+                    let (whole, rest) = out.as_chunks_mut::<LANES>();
+                    let (whole_numbers, rest_numbers) = largest.as_chunks_mut::<LANES>();
+                    let blocks = whole.len();
+                    for (block, (out, largest)) in whole.iter_mut().zip(whole_numbers).enumerate() {
+                        window(out, largest, block * LANES);
+                    }
+                    if !rest.is_empty() {
+                        window(rest, rest_numbers, blocks * LANES);
                     }
                 }
             });

@@ -6,6 +6,7 @@
 
 mod attention;
 pub mod composed;
+mod convolution;
 mod cross_entropy;
 mod dropout;
 mod embedding;
@@ -15,10 +16,10 @@ mod linear;
 mod max_pool;
 mod rotary;
 mod storage;
-mod unfold;
 mod vectors;
 
 pub use attention::{AttentionOptions, attention, attention_weights};
+pub use convolution::{Windows, convolution};
 pub use cross_entropy::cross_entropy;
 pub use embedding::embedding;
 pub use gelu::gelu;
@@ -26,7 +27,6 @@ pub use layer_norm::layer_norm;
 pub use linear::{linear, table_scores};
 pub use max_pool::max_pool;
 pub use rotary::rotary;
-pub use unfold::{Windows, unfold};
 
 pub(crate) use dropout::{add_dropped, dropout};
 pub(crate) use storage::{FlexTensor, flex, unflex};

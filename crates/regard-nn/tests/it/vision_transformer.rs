@@ -4,7 +4,7 @@ use burn::tensor::{Device, Tensor};
 use regard_nn::Noise;
 use regard_nn::layers::{Cut, sinusoidal_grid};
 use regard_nn::models::vision_transformer::{Positions, Summary, VisionTransformerConfig};
-use regard_nn::operation::{Windows, composed, max_pool, unfold};
+use regard_nn::operation::{Windows, composed, convolution, max_pool};
 use regard_nn::parameters;
 
 use crate::closeness::{assert_close, values};
@@ -42,19 +42,40 @@ fn run<const D: usize>(of: impl Fn(Tensor<4>) -> Tensor<D>, shape: [usize; 4]) -
     [values(&out), values(&x.grad(&gradients).unwrap())]
 }
 
+/// Output and gradients by the pictures and the weight; more pictures than are summed together.
+fn convolved(
+    of: fn(Tensor<4>, Tensor<2>, Windows) -> Tensor<4>,
+    [batch, height, width, channels]: [usize; 4],
+    windows: Windows,
+) -> [Vec<f32>; 3] {
+    let device = Device::flex().autodiff();
+    let length = windows.size * windows.size * channels;
+    let x = random::<4>([9 * batch, height, width, channels], 3, &device).require_grad();
+    let weight = random::<2>([length, 5], 5, &device).require_grad();
+    let out = of(x.clone(), weight.clone(), windows);
+    let seed = random(out.dims(), 4, &device);
+    let gradients = (out.clone() * seed).sum().backward();
+    let [dx, d_weight] = [
+        values(&x.grad(&gradients).unwrap()),
+        values(&weight.grad(&gradients).unwrap()),
+    ];
+    [values(&out), dx, d_weight]
+}
+
 #[test]
 fn windows_and_their_maxima_agree_with_their_composition() {
     for windows in WINDOWS {
         for shape in [[2, 7, 5, 3], [1, 4, 4, 1], [3, 2, 9, 2]] {
             let what = format!("{windows:?} of {shape:?}");
             let [fused, plain] = [
-                run(|x| unfold(x, windows), shape),
-                run(|x| composed::unfold(x, windows), shape),
+                convolved(convolution, shape, windows),
+                convolved(composed::convolution, shape, windows),
             ];
             fused
                 .iter()
                 .zip(&plain)
                 .for_each(|(a, b)| assert_close(a, b, &what));
+            let shape = [shape[0], shape[1], shape[2], 18 * shape[3]];
             let [fused, plain] = [
                 run(|x| max_pool(x, windows), shape),
                 run(|x| composed::max_pool(x, windows), shape),
@@ -68,7 +89,7 @@ fn windows_and_their_maxima_agree_with_their_composition() {
 }
 
 #[test]
-fn unfolding_and_a_product_is_burns_convolution() {
+fn a_convolution_is_burns_convolution() {
     use burn::tensor::module::conv2d;
     use burn::tensor::ops::ConvOptions;
     let device = Device::flex();
@@ -80,7 +101,7 @@ fn unfolding_and_a_product_is_burns_convolution() {
         None,
         ConvOptions::new([1, 1], [1, 1], [1, 1], 1),
     );
-    let found = unfold(x, WINDOWS[0]).matmul(weight.reshape([27, 4]));
+    let found = convolution(x, weight.reshape([27, 4]), WINDOWS[0]);
     assert_close(
         &values(&found),
         &values(&expected.permute([0, 2, 3, 1])),

@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `config.json` | format version, task, and what it takes to rebuild the model and its preprocessing |
 //! | `model.safetensors` | the weights, f32 |
-//! | `tokenizer.json` | the tokenizer, as Hugging Face's `tokenizers` reads it |
+//! | `tokenizer.json` | the tokenizer, as Hugging Face's `tokenizers` reads it; none where a task reads no text |
 //! | `labels.json` | the labels, in the order of the model's outputs |
 //! | `report.json`, `README.md` | the data, the scores, how it was trained |
 //! | `check.json` | SHA-256 and size of every other file, and some inputs with the outputs they must have |
@@ -40,14 +40,15 @@ const README: &str = "README.md";
 const CHECK: &str = "check.json";
 
 /// The files without which a folder is no model, and the most bytes that are read of each.
-const REQUIRED: [(&str, u64); 6] = [
+const REQUIRED: [(&str, u64); 5] = [
     (CONFIG, 1 << 20),
     (MODEL, 8 << 30),
-    (TOKENIZER, 64 << 20),
     (LABELS, 4 << 20),
     (REPORT, 16 << 20),
     (README, 16 << 20),
 ];
+/// The same for the tokenizer, which not every task has.
+const TOKENIZER_LIMIT: u64 = 64 << 20;
 /// The same for `check.json`, which names itself nowhere.
 const CHECK_LIMIT: u64 = 16 << 20;
 /// The same for a page that is none of them.
@@ -72,8 +73,8 @@ pub struct BundleParts {
     pub config: Value,
     /// The weights.
     pub tensors: Vec<NamedTensor>,
-    /// The `tokenizer.json`.
-    pub tokenizer: String,
+    /// The `tokenizer.json`; `None` where the task reads no text.
+    pub tokenizer: Option<String>,
     /// The labels, in the order of the model's outputs.
     pub labels: Vec<String>,
     /// The report of the training.

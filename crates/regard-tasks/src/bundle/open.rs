@@ -12,7 +12,7 @@ use sha2::{Digest, Sha256};
 
 use super::{
     CHECK, CHECK_LIMIT, CONFIG, Check, FORMAT, FileCheck, LABELS, MODEL, PAGE_LIMIT, REPORT,
-    REQUIRED, Sample, TOKENIZER, is_plain, weights,
+    REQUIRED, Sample, TOKENIZER, TOKENIZER_LIMIT, is_plain, weights,
 };
 use crate::error::short;
 use crate::tables::hexadecimal;
@@ -25,8 +25,7 @@ pub struct Opened {
     folder: PathBuf,
     /// The task's own configuration.
     pub config: Value,
-    /// The tokenizer.
-    pub tokenizer: TextTokenizer,
+    tokenizer: Option<TextTokenizer>,
     /// The labels, in the order of the model's outputs, each once; none where a task has no labels.
     pub labels: Vec<String>,
     /// The report of the training.
@@ -112,9 +111,10 @@ pub fn open_without_labels(folder: &Path, task: &str) -> Result<Opened> {
     }
     let config = own_config(&folder.join(CONFIG), task)?;
     let labels = labels(&folder.join(LABELS))?;
-    let path = folder.join(TOKENIZER);
-    let tokenizer = TextTokenizer::from_json(&read_limited(&path, limit_of(TOKENIZER))?)
-        .map_err(|error| Error::bundle(&path, "the tokenizer", error, "one that Regard wrote"))?;
+    let tokenizer = match check.files.contains_key(TOKENIZER) {
+        true => Some(tokenizer(&folder.join(TOKENIZER))?),
+        false => None,
+    };
     Ok(Opened {
         config,
         tokenizer,
@@ -126,7 +126,25 @@ pub fn open_without_labels(folder: &Path, task: &str) -> Result<Opened> {
     })
 }
 
+fn tokenizer(path: &Path) -> Result<TextTokenizer> {
+    TextTokenizer::from_json(&read_limited(path, TOKENIZER_LIMIT)?)
+        .map_err(|error| Error::bundle(path, "the tokenizer", error, "one that Regard wrote"))
+}
+
 impl Opened {
+    /// The tokenizer.
+    ///
+    /// # Errors
+    ///
+    /// When the folder has none.
+    pub fn tokenizer(&self) -> Result<&TextTokenizer> {
+        self.tokenizer.as_ref().ok_or_else(|| {
+            let path = self.folder.join(CHECK);
+            let found = format!("no `{TOKENIZER}`");
+            Error::bundle(&path, "files", found, "every file of the model")
+        })
+    }
+
     /// The weights: exactly those that the model expects, by name and shape.
     ///
     /// # Errors
@@ -145,6 +163,7 @@ impl Opened {
 fn limit_of(name: &str) -> u64 {
     REQUIRED
         .iter()
+        .chain(&[(TOKENIZER, TOKENIZER_LIMIT)])
         .find(|(required, _)| *required == name)
         .map_or(PAGE_LIMIT, |(_, limit)| *limit)
 }

@@ -10,7 +10,7 @@ use sha2::{Digest, Sha256};
 
 use super::{
     BundleParts, CHECK, CONFIG, Check, FORMAT, FileCheck, LABELS, MODEL, README, REPORT, REQUIRED,
-    TOKENIZER, check_target, is_plain, weights,
+    TOKENIZER, TOKENIZER_LIMIT, check_target, is_plain, weights,
 };
 use crate::tables::hexadecimal;
 use crate::{Error, Result};
@@ -38,11 +38,13 @@ fn contents(folder: &Path, parts: &BundleParts) -> Result<Vec<(String, Vec<u8>)>
             MODEL.to_owned(),
             weights::to_bytes(&folder.join(MODEL), &parts.tensors)?,
         ),
-        (TOKENIZER.to_owned(), parts.tokenizer.clone().into_bytes()),
         (LABELS.to_owned(), pretty(folder, &json!(parts.labels))?),
         (REPORT.to_owned(), pretty(folder, &parts.report)?),
         (README.to_owned(), parts.readme.clone().into_bytes()),
     ];
+    if let Some(tokenizer) = &parts.tokenizer {
+        files.push((TOKENIZER.to_owned(), tokenizer.clone().into_bytes()));
+    }
     for (name, text) in &parts.pages {
         if !is_plain(name) || name == CHECK || files.iter().any(|(other, _)| other == name) {
             return Err(Error::bundle(
@@ -55,7 +57,7 @@ fn contents(folder: &Path, parts: &BundleParts) -> Result<Vec<(String, Vec<u8>)>
         files.push((name.clone(), text.clone().into_bytes()));
     }
     // What opening would refuse must not be written.
-    for (name, limit) in REQUIRED {
+    for (name, limit) in REQUIRED.into_iter().chain([(TOKENIZER, TOKENIZER_LIMIT)]) {
         let bytes = files
             .iter()
             .find(|(other, _)| other == name)

@@ -8,6 +8,7 @@ mod scores;
 
 use serde::{Deserialize, Serialize};
 
+pub(crate) use page::{escape, page, page_with};
 pub use page::{explanation_html, html};
 pub use prose::readme;
 

@@ -11,9 +11,27 @@ const STYLE: &str = include_str!("page.css");
 
 /// The whole report as a page, with the attended words of some texts.
 pub fn html(report: &Report, examples: &[Explanation]) -> String {
+    page_with(report, |html| {
+        if examples.is_empty() {
+            return Ok(());
+        }
+        html.push_str("<h2>What it looked at</h2>\n");
+        for example in examples {
+            attention::card(html, example)?;
+        }
+        writeln!(
+            html,
+            "<p><small>{} {METHOD}</small></p>",
+            escape(&examples[0].method)
+        )
+    })
+}
+
+/// The whole report as a page, with what a task shows of its own between the scores and the details.
+pub(crate) fn page_with(report: &Report, own: impl FnOnce(&mut String) -> Result) -> String {
     let title = report.task.replace('-', " ");
     page(&format!("Report: {title}"), |html| {
-        write_report(html, &title, report, examples)
+        write_report(html, &title, report, own)
     })
 }
 
@@ -67,10 +85,11 @@ pub fn explanation_html(explanation: &Explanation) -> String {
 const METHOD: &str = "The background is the stronger, the more than an even share of the attention a word has; attention says where \
                       the model looked, not that it was right to.";
 
-fn page(title: &str, body: impl FnOnce(&mut String) -> Result) -> String {
+/// A page of its own around what `body` writes.
+pub(crate) fn page(title: &str, body: impl FnOnce(&mut String) -> Result) -> String {
     let mut html = format!(
         "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
-         <meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">\n\
+         <meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'; img-src data:\">\n\
          <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
          <title>{}</title>\n<style>\n{STYLE}</style>\n</head>\n<body>\n<main>\n",
         escape(title)
@@ -87,7 +106,7 @@ fn write_report(
     html: &mut String,
     title: &str,
     report: &Report,
-    examples: &[Explanation],
+    own: impl FnOnce(&mut String) -> Result,
 ) -> Result {
     let (model, training, scores) = (&report.model, &report.training, &report.scores);
     writeln!(
@@ -163,17 +182,7 @@ fn write_report(
     scores::classes(html, scores)?;
     html.push_str("<h2>What was taken for what</h2>\n");
     scores::confusions(html, scores)?;
-    if !examples.is_empty() {
-        html.push_str("<h2>What it looked at</h2>\n");
-        for example in examples {
-            attention::card(html, example)?;
-        }
-        writeln!(
-            html,
-            "<p><small>{} {METHOD}</small></p>",
-            escape(&examples[0].method)
-        )?;
-    }
+    own(html)?;
     html.push_str("<h2>Data and training</h2>\n");
     details(html, report)
 }
@@ -199,7 +208,8 @@ fn details(html: &mut String, report: &Report) -> Result {
         )
     };
     let columns = format!(
-        "texts <code>{}</code>, labels <code>{}</code>",
+        "{} <code>{}</code>, labels <code>{}</code>",
+        inputs(report),
         escape(&data.text_column),
         escape(&data.label_column)
     );
@@ -241,14 +251,17 @@ fn details(html: &mut String, report: &Report) -> Result {
             )],
         )?;
     }
+    let vocabulary = match model.vocabulary {
+        0 => String::new(),
+        pieces => format!(", vocabulary {}", thousands(pieces)),
+    };
     entry(
         "model",
         &[format!(
-            "{}, {} parameters, {:.1} MB, vocabulary {}",
+            "{}, {} parameters, {:.1} MB{vocabulary}",
             escape(&model.kind),
             thousands(model.parameters),
             model.bytes as f64 / 1e6,
-            thousands(model.vocabulary)
         )],
     )?;
     entry("its parts", &[parts.collect::<Vec<_>>().join(" · ")])?;
@@ -267,8 +280,16 @@ fn details(html: &mut String, report: &Report) -> Result {
     Ok(())
 }
 
+/// What the task reads.
+pub(super) fn inputs(report: &Report) -> &'static str {
+    match report.model.vocabulary {
+        0 => "pictures",
+        _ => "texts",
+    }
+}
+
 /// Text as HTML that says just that, in an element or an attribute. Characters that HTML forbids become U+FFFD.
-pub(super) fn escape(text: &str) -> String {
+pub(crate) fn escape(text: &str) -> String {
     let mut html = String::with_capacity(text.len());
     for character in text.chars() {
         match character {

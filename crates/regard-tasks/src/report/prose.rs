@@ -3,6 +3,7 @@
 use std::fmt::Write;
 
 use super::Report;
+use super::page::inputs;
 use crate::metrics::Interval;
 
 /// What a person who finds the folder should know about the model, in Markdown.
@@ -17,9 +18,13 @@ fn write(text: &mut String, report: &Report) -> std::fmt::Result {
     let (data, model, training) = (&report.data, &report.model, &report.training);
     writeln!(text, "# A model for {}\n", report.task.replace('-', " "))?;
     writeln!(text, "Trained with Regard. Ask it:\n")?;
+    let example = match inputs(report) {
+        "pictures" => "picture.jpg",
+        _ => "\"a text\"",
+    };
     writeln!(
         text,
-        "```\nregard predict . \"a text\"\nregard explain . \"a text\"\n```\n"
+        "```\nregard predict . {example}\nregard explain . {example}\n```\n"
     )?;
     writeln!(text, "## How good it is\n")?;
     writeln!(
@@ -83,7 +88,8 @@ fn write(text: &mut String, report: &Report) -> std::fmt::Result {
     }
     writeln!(
         text,
-        "- texts in the column `{}`, labels in `{}`{}",
+        "- {} in the column `{}`, labels in `{}`{}",
+        inputs(report),
         code(&data.text_column),
         code(&data.label_column),
         data.group_column
@@ -114,11 +120,14 @@ fn write(text: &mut String, report: &Report) -> std::fmt::Result {
     writeln!(text, "\n## How it was trained\n")?;
     writeln!(
         text,
-        "- a {} model of {} parameters ({} bytes), vocabulary {}",
+        "- a {} model of {} parameters ({} bytes){}",
         cell(&model.kind),
         model.parameters,
         model.bytes,
-        model.vocabulary
+        match model.vocabulary {
+            0 => String::new(),
+            pieces => format!(", vocabulary {pieces}"),
+        }
     )?;
     writeln!(
         text,

@@ -1,8 +1,9 @@
 //! A report of made-up values, with text in it that wants to be code.
 
 use super::*;
+use crate::answers::LabelProbability;
 use crate::metrics::ClassScore;
-use crate::text_classification::{AttendedWord, Explanation, LabelProbability, Prediction};
+use crate::text_classification::{AttendedWord, Explanation, Prediction};
 
 const HOSTILE: &str = "</td><script>alert('1')</script> | \"spam\" & [ham](http://x) \u{0}";
 

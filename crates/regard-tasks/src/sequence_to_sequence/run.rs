@@ -54,7 +54,7 @@ impl Task for Writer {
             .model
             .validate()
             .map_err(|error| wrong(error.to_string()))?;
-        let (pieces, rows) = (opened.tokenizer.vocabulary(), config.model.vocabulary);
+        let (pieces, rows) = (opened.tokenizer()?.vocabulary(), config.model.vocabulary);
         if pieces + 1 != rows {
             return Err(wrong(format!(
                 "a vocabulary of {rows} for a tokenizer of {pieces} pieces and an end"
@@ -63,7 +63,7 @@ impl Task for Writer {
         config.writing.check(config.model.vocabulary)?;
         let report = bundle::from_json(&opened.report, &folder.join("report.json"))?;
         let tensors = opened.tensors(&config.model.parameter_shapes())?;
-        let tokenizer = opened.tokenizer.clone();
+        let tokenizer = opened.tokenizer()?.clone();
         let device = Device::flex();
         let writer = Self::from_parts(kind, config, tokenizer, Some(report), tensors, &device)?;
         writer.replay(&opened)?;

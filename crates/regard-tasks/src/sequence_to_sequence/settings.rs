@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::limits::{count, positive, share};
 use crate::{Error, Result};
 
 /// Settings of a training run; `None` = inferred.
@@ -53,20 +54,6 @@ pub struct Settings {
 impl Settings {
     /// Refuses what cannot be meant, naming the setting, what was found and what is expected.
     pub fn check(&self) -> Result<()> {
-        let share = |name, value: Option<f64>, below: f64| match value {
-            Some(value) if !(0.0..below).contains(&value) => Err(Error::setting(
-                name,
-                value,
-                format!("at least 0 and less than {below}"),
-            )),
-            _ => Ok(()),
-        };
-        let count = |name, value: Option<usize>, least: usize, most: usize| match value {
-            Some(value) if !(least..=most).contains(&value) => {
-                Err(Error::setting(name, value, format!("{least} to {most}")))
-            }
-            _ => Ok(()),
-        };
         if let Some(size) = &self.size
             && !["tiny", "small", "base"].contains(&size.as_str())
         {
@@ -88,16 +75,7 @@ impl Settings {
         count("epochs", self.epochs, 1, 100_000)?;
         count("patience", self.patience, 1, 100_000)?;
         count("batch_tokens", self.batch_tokens, 1, 1 << 24)?;
-        for (name, value) in [
-            ("learning_rate", self.learning_rate),
-            ("clip_norm", self.clip_norm),
-        ] {
-            if let Some(value) = value
-                && !(value > 0.0 && value.is_finite())
-            {
-                return Err(Error::setting(name, value, "a positive number".to_owned()));
-            }
-        }
-        Ok(())
+        positive("learning_rate", self.learning_rate)?;
+        positive("clip_norm", self.clip_norm)
     }
 }

@@ -225,7 +225,7 @@ pub fn train(request: &TrainRequest, listener: &mut dyn Listener) -> Result<Pair
         task: request.kind.name().to_owned(),
         config: bundle::to_json(writer.config())?,
         tensors: fitted.best,
-        tokenizer: tokenizer.to_json()?,
+        tokenizer: Some(tokenizer.to_json()?),
         labels: Vec::new(),
         report: bundle::to_json(&report)?,
         readme: report::readme(&report),

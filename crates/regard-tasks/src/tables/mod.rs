@@ -199,6 +199,19 @@ impl Table {
         Ok(values)
     }
 
+    /// Whether a column holds bytes, or objects that may have them: what [`bytes`](Self::bytes) reads.
+    pub(crate) fn holds_bytes(&self, name: &str) -> bool {
+        let column = self.columns.iter().find(|column| column.name == name);
+        let unreadable = column.and_then(|column| column.unreadable.as_ref());
+        matches!(self.lines, Lines::Records(_))
+            && unreadable.is_some_and(|(_, what)| what == "bytes" || what == "objects")
+    }
+
+    /// The values of a Parquet file's column of bytes, or of objects with a field `bytes`.
+    pub(crate) fn bytes(&self, name: &str) -> Result<Vec<Option<Vec<u8>>>> {
+        parquet::bytes(&self.path, name)
+    }
+
     /// SHA-256 of the file's bytes, in hexadecimal.
     pub fn fingerprint(&self) -> String {
         self.fingerprint.clone()

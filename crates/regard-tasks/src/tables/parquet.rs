@@ -5,6 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
 use arrow_array::RecordBatch;
+use arrow_array::cast::AsArray;
 use arrow_cast::{CastOptions, cast_with_options};
 use arrow_schema::{DataType, Schema};
 use parquet::arrow::ProjectionMask;
@@ -122,6 +123,43 @@ fn read_columns(path: &Path) -> Result<Contents> {
         lines: Lines::Records(rows),
         notes: Vec::new(),
     })
+}
+
+/// The values of a column of bytes, or of objects with a field `bytes` as Hugging Face's `datasets` writes pictures.
+pub(super) fn bytes(path: &Path, name: &str) -> Result<Vec<Option<Vec<u8>>>> {
+    catch_unwind(AssertUnwindSafe(|| read_bytes(path, name))).unwrap_or_else(|_| {
+        let what = format!("the column `{}` cannot be read", short(name));
+        Err(Error::table(path, None, what))
+    })
+}
+
+fn read_bytes(path: &Path, name: &str) -> Result<Vec<Option<Vec<u8>>>> {
+    let failed = |error: &dyn std::fmt::Display| {
+        Error::table(path, None, format!("not a whole Parquet file: {error}"))
+    };
+    let file = File::open(path).map_err(|source| Error::read(path, source))?;
+    let builder = ParquetRecordBatchReaderBuilder::try_new(file).map_err(|error| failed(&error))?;
+    let at = builder.schema().index_of(name);
+    let at = at.map_err(|error| failed(&error))?;
+    let mask = ProjectionMask::roots(builder.parquet_schema(), [at]);
+    let reader = builder.with_projection(mask).with_batch_size(64).build();
+    let mut values = Vec::new();
+    for batch in reader.map_err(|error| failed(&error))? {
+        let batch = batch.map_err(|error| failed(&error))?;
+        let column = batch.column(0);
+        let inner = column
+            .as_struct_opt()
+            .and_then(|column| column.column_by_name("bytes"));
+        let column = cast_with_options(
+            inner.unwrap_or(column),
+            &DataType::LargeBinary,
+            &CastOptions::default(),
+        );
+        let column = column.map_err(|error| failed(&error))?;
+        let rows = column.as_binary::<i64>().iter();
+        values.extend(rows.map(|bytes| bytes.map(<[u8]>::to_vec)));
+    }
+    Ok(values)
 }
 
 /// What a column holds that is not text; `None` if it can be read.

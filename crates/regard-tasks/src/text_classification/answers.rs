@@ -2,14 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-/// A label and how probable the model holds it.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct LabelProbability {
-    /// The label as it stood in the training data.
-    pub label: String,
-    /// Softmax of the logits; all of a text's probabilities sum to 1.
-    pub probability: f32,
-}
+use crate::answers::LabelProbability;
 
 /// The answer for one text.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -48,30 +41,4 @@ pub struct Explanation {
     pub words: Vec<AttendedWord>,
     /// How the weights were got, in a sentence.
     pub method: String,
-}
-
-/// One part of a model.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Part {
-    /// Path of the part, such as `encoder.0.attention`.
-    pub name: String,
-    /// Numbers that training sets.
-    pub parameters: usize,
-    /// Bytes they take in memory.
-    pub bytes: usize,
-}
-
-/// What a model is made of.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Inspection {
-    /// Facts in reading order: name and value.
-    pub lines: Vec<(String, String)>,
-    /// Parameters by part, largest first.
-    pub parts: Vec<Part>,
-    /// All parameters.
-    pub parameters: usize,
-    /// All bytes.
-    pub bytes: usize,
-    /// Multiplications and additions to answer a text of the median training length.
-    pub operations_per_text: u64,
 }

@@ -6,7 +6,6 @@ use regard_nn::models::text_classifier::{self as model, Kind, TextClassifierConf
 use regard_nn::parameters::{self, NamedTensor};
 use serde::{Deserialize, Serialize};
 
-use super::Part;
 use super::corpus::Corpus;
 use super::plan::Plan;
 use super::train::WITHOUT_ATTENTION;
@@ -67,31 +66,6 @@ pub(super) fn assemble(
         ..config.clone()
     };
     Ok(load(config.init(0, device), tensors)?.valid())
-}
-
-/// Parameters by the first two steps of their path, largest first.
-pub(super) fn parts(config: &TextClassifierConfig) -> Vec<Part> {
-    let mut parts: Vec<Part> = Vec::new();
-    for (path, shape) in config.parameter_shapes() {
-        let name = path
-            .rsplit_once('.')
-            .map_or(path.as_str(), |(part, _)| part)
-            .to_owned();
-        let parameters: usize = shape.iter().product();
-        match parts.iter_mut().find(|part| part.name == name) {
-            Some(part) => part.parameters += parameters,
-            None => parts.push(Part {
-                name,
-                parameters,
-                bytes: 0,
-            }),
-        }
-    }
-    parts
-        .iter_mut()
-        .for_each(|part| part.bytes = 4 * part.parameters);
-    parts.sort_by_key(|part| std::cmp::Reverse(part.parameters));
-    parts
 }
 
 /// The model with these weights.

@@ -3,8 +3,9 @@
 use super::corpus::{Corpus, Part};
 use super::{Explanation, TextClassifier};
 use crate::Result;
-use crate::metrics::{Difference, Evaluation, evaluate, paired_difference};
+use crate::metrics::{Evaluation, evaluate};
 use crate::report::Rival;
+use crate::rivals::{MAJORITY, MEAN, most_frequent, rival, verdict};
 
 /// What each contender answered, row by row.
 pub(super) struct Judged {
@@ -13,10 +14,6 @@ pub(super) struct Judged {
     pub(super) linear: Option<Vec<usize>>,
 }
 
-/// The name of the rival that always gives the most frequent training label.
-pub(super) const MAJORITY: &str = "majority class";
-/// The name of the rival that is the same model, trained the same way, with mean pooling instead of attention.
-pub(super) const MEAN: &str = "same model, mean pooling";
 /// The name of the linear rival.
 pub(super) const LINEAR: &str = "linear SVM on TF-IDF";
 
@@ -58,54 +55,6 @@ pub(super) fn judge(
     (scores, rivals, verdicts)
 }
 
-/// One rival's scores and the model's lead over it.
-pub(super) fn rival(
-    name: &str,
-    labels: &[String],
-    truth: &[usize],
-    model: &[usize],
-    predicted: &[usize],
-    seed: u64,
-) -> Rival {
-    let scores = evaluate(labels, truth, predicted, seed);
-    Rival {
-        name: name.to_owned(),
-        accuracy: scores.accuracy,
-        macro_f1: scores.macro_f1,
-        difference: paired_difference(truth, model, predicted, seed),
-    }
-}
-
-/// The label with the highest count; the first of equals.
-pub(super) fn most_frequent(counts: &[usize]) -> usize {
-    let most = counts.iter().max().copied().unwrap_or(0);
-    counts.iter().position(|count| *count == most).unwrap_or(0)
-}
-
-/// What a difference says, in a sentence that does not flatter.
-pub(super) fn verdict(rival: &Rival) -> String {
-    let Difference { value, low, high } = rival.difference;
-    let interval = format!("95 % interval {:+.1} to {:+.1}", 100.0 * low, 100.0 * high);
-    let points = 100.0 * value.abs();
-    if low > 0.0 {
-        format!(
-            "The model beats {} by {points:.1} points ({interval}).",
-            rival.name
-        )
-    } else if high < 0.0 {
-        format!(
-            "The model is {points:.1} points behind {} ({interval}): for this data that is the better choice.",
-            rival.name
-        )
-    } else {
-        format!(
-            "The model cannot be told apart from {}: {:+.1} points ({interval}).",
-            rival.name,
-            100.0 * value
-        )
-    }
-}
-
 /// Some scored texts and what the model looked at: of each of the first labels, the first that is short enough to show.
 pub(super) fn examples(model: &TextClassifier, corpus: &Corpus) -> Result<Vec<Explanation>> {
     /// Examples on the page, and the bytes of a text that still reads at a glance.
@@ -121,37 +70,4 @@ pub(super) fn examples(model: &TextClassifier, corpus: &Corpus) -> Result<Vec<Ex
         }
     }
     Ok(examples)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::metrics::Interval;
-
-    fn said(value: f64, low: f64, high: f64) -> String {
-        let interval = Interval {
-            value: 0.5,
-            low: 0.4,
-            high: 0.6,
-        };
-        let difference = Difference { value, low, high };
-        verdict(&Rival {
-            name: MEAN.to_owned(),
-            accuracy: interval,
-            macro_f1: interval,
-            difference,
-        })
-    }
-
-    #[test]
-    fn a_difference_whose_interval_holds_zero_is_no_difference() {
-        assert!(said(0.01, -0.01, 0.03).contains("cannot be told apart"));
-        assert!(said(0.02, 0.01, 0.03).contains("beats"));
-        assert!(said(-0.02, -0.03, -0.01).contains("behind"));
-    }
-
-    #[test]
-    fn the_first_of_equally_frequent_labels_is_the_majority() {
-        assert_eq!(most_frequent(&[2, 5, 5]), 1);
-    }
 }

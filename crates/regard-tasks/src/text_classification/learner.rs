@@ -8,7 +8,7 @@ use regard_nn::models::text_classifier::TextClassifier;
 use super::data::Examples;
 use super::plan::Plan;
 use crate::Result;
-use crate::metrics;
+use crate::metrics::{self, best};
 use crate::trainer::{Learner, Validation, batches};
 
 /// What one run learns from, and how.
@@ -158,15 +158,4 @@ pub(super) fn probabilities(
         }
     }
     answers
-}
-
-/// Index of the largest value; the first of equals.
-pub(super) fn best(values: &[f32]) -> usize {
-    let mut best = 0;
-    for (index, value) in values.iter().enumerate() {
-        if *value > values[best] {
-            best = index;
-        }
-    }
-    best
 }

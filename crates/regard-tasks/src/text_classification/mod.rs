@@ -12,7 +12,7 @@ mod run;
 mod settings;
 mod train;
 
-pub use answers::{AttendedWord, Explanation, Inspection, LabelProbability, Part, Prediction};
+pub use answers::{AttendedWord, Explanation, Prediction};
 pub use run::TextClassifier;
 pub use settings::{ModelKind, Settings};
 pub use train::{TrainRequest, train};

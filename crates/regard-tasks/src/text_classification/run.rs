@@ -6,16 +6,17 @@ use burn::tensor::Device;
 use regard_nn::models::text_classifier::{self as model, Kind};
 use regard_nn::parameters::NamedTensor;
 
-use super::config::{Config, assemble, parts};
+use super::config::{Config, assemble};
 use super::data::{Examples, Rows};
-use super::judge;
-use super::learner::{best, probabilities};
+use super::learner::probabilities;
 use super::train::WITHOUT_ATTENTION;
-use super::{AttendedWord, Explanation, Inspection, LabelProbability, Prediction};
+use super::{AttendedWord, Explanation, Prediction};
+use crate::answers::{Inspection, LabelProbability, Part};
 use crate::bundle::{self, Sample};
 use crate::columns::{ColumnChoice, Columns, infer};
-use crate::metrics::{Evaluation, evaluate};
+use crate::metrics::{Evaluation, best, evaluate};
 use crate::report::{Report, Rival};
+use crate::rivals::{self, MAJORITY, MEAN};
 use crate::tables::Table;
 use crate::tokenizer::TextTokenizer;
 use crate::{Error, Result, Task};
@@ -63,7 +64,7 @@ impl Task for TextClassifier {
             .model
             .validate()
             .map_err(|error| wrong(error.to_string()))?;
-        let (pieces, rows) = (opened.tokenizer.vocabulary(), config.model.vocabulary);
+        let (pieces, rows) = (opened.tokenizer()?.vocabulary(), config.model.vocabulary);
         if pieces != rows {
             return Err(wrong(format!(
                 "a vocabulary of {rows} for a tokenizer of {pieces} pieces"
@@ -84,7 +85,7 @@ impl Task for TextClassifier {
         let parts = Parts {
             config,
             labels: opened.labels.clone(),
-            tokenizer: opened.tokenizer.clone(),
+            tokenizer: opened.tokenizer()?.clone(),
             report,
             tensors,
         };
@@ -250,18 +251,13 @@ impl TextClassifier {
                 .collect()
         };
         let predicted = answer(&self.model);
-        let majority = vec![judge::most_frequent(&self.config.label_counts); truth.len()];
-        let mut rivals = vec![judge::rival(
-            judge::MAJORITY,
-            &labels,
-            &truth,
-            &predicted,
-            &majority,
-            seed,
+        let majority = vec![rivals::most_frequent(&self.config.label_counts); truth.len()];
+        let mut rivals = vec![rivals::rival(
+            MAJORITY, &labels, &truth, &predicted, &majority, seed,
         )];
         if let Some(mean) = &self.without_attention {
-            rivals.push(judge::rival(
-                judge::MEAN,
+            rivals.push(rivals::rival(
+                MEAN,
                 &labels,
                 &truth,
                 &predicted,
@@ -269,7 +265,7 @@ impl TextClassifier {
                 seed,
             ));
         }
-        notes.extend(rivals.iter().map(judge::verdict));
+        notes.extend(rivals.iter().map(rivals::verdict));
         Ok((evaluate(&labels, &truth, &predicted, seed), rivals, notes))
     }
 
@@ -281,7 +277,7 @@ impl TextClassifier {
     /// What the model is made of.
     pub fn inspect(&self) -> Inspection {
         let model = &self.config.model;
-        let parts = parts(model);
+        let parts = Part::of(&model.parameter_shapes());
         let parameters: usize = parts.iter().map(|part| part.parameters).sum();
         let fact = |name: &str, value: String| (name.to_owned(), value);
         let mut lines = vec![
@@ -314,7 +310,7 @@ impl TextClassifier {
         }
         Inspection {
             lines,
-            operations_per_text: model.operations(self.config.median_tokens),
+            operations: model.operations(self.config.median_tokens),
             bytes: 4 * parameters,
             parameters,
             parts,
@@ -395,21 +391,12 @@ impl TextClassifier {
     }
 
     fn prediction(&self, probabilities: &[f32], truncated_tokens: usize) -> Prediction {
-        let mut ranked: Vec<LabelProbability> = self
-            .labels
-            .iter()
-            .zip(probabilities)
-            .map(|(label, probability)| LabelProbability {
-                label: label.clone(),
-                probability: *probability,
-            })
-            .collect();
-        let LabelProbability { label, probability } = ranked[best(probabilities)].clone();
-        ranked.sort_by(|a, b| b.probability.total_cmp(&a.probability));
+        let probabilities = LabelProbability::ranked(&self.labels, probabilities);
+        let LabelProbability { label, probability } = probabilities[0].clone();
         Prediction {
             label,
             probability,
-            probabilities: ranked,
+            probabilities,
             truncated_tokens,
         }
     }

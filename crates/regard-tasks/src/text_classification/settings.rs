@@ -2,8 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::Result;
+use crate::limits::{count, positive, share};
 use crate::tokenizer::Pieces;
-use crate::{Error, Result};
 
 /// How much of attention the model has.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -79,20 +80,6 @@ pub struct Settings {
 impl Settings {
     /// Refuses what cannot be meant, naming the setting, what was found and what is expected.
     pub fn check(&self) -> Result<()> {
-        let share = |name, value: Option<f64>, below: f64| match value {
-            Some(value) if !(0.0..below).contains(&value) => Err(Error::setting(
-                name,
-                value,
-                format!("at least 0 and less than {below}"),
-            )),
-            _ => Ok(()),
-        };
-        let count = |name, value: Option<usize>, least: usize, most: usize| match value {
-            Some(value) if !(least..=most).contains(&value) => {
-                Err(Error::setting(name, value, format!("{least} to {most}")))
-            }
-            _ => Ok(()),
-        };
         share("dropout", self.dropout, 1.0)?;
         share("word_dropout", self.word_dropout, 1.0)?;
         share("label_smoothing", self.label_smoothing, 1.0)?;
@@ -111,16 +98,7 @@ impl Settings {
         count("patience", self.patience, 1, 100_000)?;
         count("batch_rows", self.batch_rows, 1, 65_536)?;
         count("batch_tokens", self.batch_tokens, 1, 1 << 24)?;
-        for (name, value) in [
-            ("learning_rate", self.learning_rate),
-            ("clip_norm", self.clip_norm),
-        ] {
-            if let Some(value) = value
-                && !(value > 0.0 && value.is_finite())
-            {
-                return Err(Error::setting(name, value, "a positive number".to_owned()));
-            }
-        }
-        Ok(())
+        positive("learning_rate", self.learning_rate)?;
+        positive("clip_norm", self.clip_norm)
     }
 }

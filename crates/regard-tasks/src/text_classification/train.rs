@@ -9,12 +9,14 @@ use regard_nn::parameters::{self, NamedTensor};
 
 use super::budget::TRIAL_SECONDS;
 use super::config;
-use super::corpus::{Corpus, Part};
-use super::learner::{TextLearner, best, probabilities};
+use super::corpus::{self, Corpus};
+use super::learner::{TextLearner, probabilities};
 use super::plan::Plan;
 use super::run::{self, TextClassifier as Trained};
 use super::{Settings, judge};
+use crate::answers::Part;
 use crate::columns::ColumnChoice;
+use crate::metrics::best;
 use crate::report::{self, ModelFacts, Report};
 use crate::run_folder::RunFolder;
 use crate::tokenizer::TextTokenizer;
@@ -82,7 +84,7 @@ pub fn train(request: &TrainRequest, listener: &mut dyn Listener) -> Result<Repo
         }
         None => first_plan(request, &corpus, &folder, &device, started, listener)?,
     };
-    let encode = |part: &Part| part.encode(&tokenizer, &plan);
+    let encode = |part: &corpus::Part| part.encode(&tokenizer, &plan);
     let [learned, validation] = [encode(&corpus.train)?, encode(&corpus.validation)?];
     let test = corpus.test.as_ref().map(encode).transpose()?;
 
@@ -204,7 +206,7 @@ fn model_facts(plan: &Plan, device: &Device) -> ModelFacts {
     ModelFacts {
         kind: plan.model.kind.name().to_owned(),
         parameters,
-        parts: config::parts(&plan.model)
+        parts: Part::of(&plan.model.parameter_shapes())
             .into_iter()
             .map(|part| (part.name, part.parameters))
             .collect(),
@@ -246,7 +248,7 @@ fn write_bundle(
         task: run::TASK.to_owned(),
         config: bundle::to_json(&settled)?,
         tensors,
-        tokenizer: tokenizer.to_json()?,
+        tokenizer: Some(tokenizer.to_json()?),
         labels: corpus.labels.clone(),
         report: bundle::to_json(report)?,
         readme: report::readme(report),

@@ -11,6 +11,15 @@ pub enum Event {
     Warned(String),
     /// A new phase begins: "tokenizer", "training", "rival: mean pooling" …
     Phase(String),
+    /// Part of a long work before the training is done.
+    Counted {
+        /// How much is done.
+        done: usize,
+        /// Of how much.
+        total: usize,
+        /// Of what: "pictures read".
+        what: &'static str,
+    },
     /// One optimizer step.
     Stepped {
         /// Steps done.
@@ -23,8 +32,10 @@ pub enum Event {
         loss: f64,
         /// Learning rate of the step.
         learning_rate: f64,
-        /// Tokens learned from, per second.
-        tokens_per_second: f64,
+        /// Tokens, or pictures, learned from per second.
+        per_second: f64,
+        /// What is counted: "tokens".
+        unit: &'static str,
         /// Estimated seconds to the end of the plan.
         seconds_left: f64,
     },

@@ -39,6 +39,11 @@ pub trait Learner {
     /// Tokens (or pictures) in the rows, for the rate shown.
     fn tokens(&self, rows: &[usize]) -> usize;
 
+    /// What [`tokens`](Self::tokens) counts.
+    fn unit(&self) -> &'static str {
+        "tokens"
+    }
+
     /// Scores the model on the validation part.
     fn validate(&self, model: &Self::Model) -> Result<Validation>;
 }
@@ -168,14 +173,8 @@ pub fn fit<L: Learner>(
             progress.step += 1;
             progress.batch += 1;
             progress.loss_sum += value;
-            listener.hear(&pace.step(
-                &progress,
-                recipe,
-                batches.len(),
-                learner.tokens(rows),
-                value,
-                rate,
-            ));
+            let count = (learner.tokens(rows), learner.unit());
+            listener.hear(&pace.step(&progress, recipe, batches.len(), count, value, rate));
             let stop = listener.stop();
             if stop || checkpoint.due(progress.step, CHECKPOINT_INTERVAL) {
                 checkpoint.write(
@@ -297,7 +296,7 @@ impl Pace {
         progress: &Progress,
         recipe: &Recipe,
         batches: usize,
-        tokens: usize,
+        (tokens, unit): (usize, &'static str),
         loss: f64,
         rate: f64,
     ) -> Event {
@@ -311,7 +310,8 @@ impl Pace {
             epoch: progress.epoch as f64 + progress.batch as f64 / batches as f64,
             loss,
             learning_rate: rate,
-            tokens_per_second: self.tokens as f64 / seconds.max(1e-9),
+            per_second: self.tokens as f64 / seconds.max(1e-9),
+            unit,
             seconds_left: seconds / done * steps.saturating_sub(progress.step) as f64,
         }
     }

@@ -51,7 +51,7 @@ pub(crate) fn parts() -> BundleParts {
         task: TASK.to_owned(),
         config: json!({ "width": 3, "dropout": 0.1 }),
         tensors: tensors(),
-        tokenizer: tokenizer.clone(),
+        tokenizer: Some(tokenizer.clone()),
         labels: vec!["bad".to_owned(), "good".to_owned()],
         report: json!({ "accuracy": 0.5 }),
         readme: "# A model\n".to_owned(),
@@ -120,7 +120,16 @@ fn what_is_written_is_what_is_opened() {
     assert_eq!(opened.labels, parts().labels);
     assert_eq!(opened.report, parts().report);
     assert_eq!(opened.samples, parts().samples);
-    assert_eq!(opened.tokenizer.encode("good").unwrap().ids.len(), 1);
+    assert_eq!(
+        opened
+            .tokenizer()
+            .unwrap()
+            .encode("good")
+            .unwrap()
+            .ids
+            .len(),
+        1
+    );
     assert_eq!(opened.tensors(&shapes()).unwrap(), tensors());
     let config: Value =
         serde_json::from_slice(&fs::read(model.join("config.json")).unwrap()).unwrap();

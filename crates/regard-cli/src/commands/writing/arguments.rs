@@ -3,9 +3,6 @@ use std::path::PathBuf;
 use clap::Args;
 use regard_tasks::sequence_to_sequence::{PairColumns, PairFiles, WritingOptions};
 
-use super::only_for;
-use crate::failure::Usage;
-
 /// How a model writes; what is not said stays as the model folder has it.
 #[derive(Debug, Default, Args)]
 #[command(next_help_heading = "Translation and summarization")]
@@ -69,9 +66,9 @@ impl WritingArguments {
         }
     }
 
-    /// For a model that does not write: nothing of this may have been said.
-    pub(crate) fn refuse(&self) -> Result<(), Usage> {
-        let said = [
+    /// Which of these were said: a model that does not write has no use for them.
+    pub(crate) fn said(&self) -> [(&'static str, bool); 9] {
+        [
             ("--beam", self.beam.is_some()),
             ("--n-best", self.n_best.is_some()),
             ("--length-penalty", self.length_penalty.is_some()),
@@ -81,11 +78,7 @@ impl WritingArguments {
             ("--max-length", self.max_length.is_some()),
             ("--prefix", self.prefix.is_some()),
             ("--temperature", self.temperature.is_some()),
-        ];
-        match said.iter().find(|(_, said)| *said) {
-            Some((name, _)) => Err(only_for(name, "translation and summarization")),
-            None => Ok(()),
-        }
+        ]
     }
 }
 
@@ -133,16 +126,12 @@ impl PairArguments {
         }
     }
 
-    /// For a model that does not write.
-    pub(crate) fn refuse(&self) -> Result<(), Usage> {
-        let said = [
+    /// Which of these were said.
+    pub(crate) fn said(&self) -> [(&'static str, bool); 3] {
+        [
             ("--source", self.source.is_some()),
             ("--source-column", self.source_column.is_some()),
             ("--target-column", self.target_column.is_some()),
-        ];
-        match said.iter().find(|(_, said)| *said) {
-            Some((name, _)) => Err(only_for(name, "translation and summarization")),
-            None => Ok(()),
-        }
+        ]
     }
 }

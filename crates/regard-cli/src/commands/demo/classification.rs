@@ -1,88 +1,75 @@
 use std::fs;
 use std::io::{Read, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::Context;
-use clap::Args;
 use regard_tasks::Task;
 use regard_tasks::columns::ColumnChoice;
 use regard_tasks::report;
 use regard_tasks::tables::Table;
 use regard_tasks::text_classification::{Explanation, Settings, TextClassifier, TrainRequest};
 
-use super::explain::shown;
-use super::train::{summary, train};
+use crate::commands::explain::shown;
+use crate::commands::train::{summary, train};
 use crate::terminal::{colour, heading, print, tell, thousands};
 
 /// Real e-mails, ham and spam; `assets/PROVENANCE.md` says where they come from.
-const SAMPLE: &[u8] = include_bytes!("../../assets/spam-sample.csv.gz");
+const SAMPLE: &[u8] = include_bytes!("../../../assets/spam-sample.csv.gz");
 
-/// The whole story in about a minute, on e-mails inside the program: train, score, use, look into.
-#[derive(Debug, Args)]
-pub(crate) struct Demo {
-    /// Folder for the data, the model and the report.
-    #[arg(long, default_value = "demo", value_name = "FOLDER")]
-    out: PathBuf,
-    /// Seed of data order, dropout and initial weights.
-    #[arg(long, default_value_t = 0, value_name = "N")]
-    seed: u64,
-}
+/// Trains, scores and looks into a spam filter.
+pub(super) fn run(out: &Path, seed: u64) -> anyhow::Result<()> {
+    let data = out.join("data");
+    fs::create_dir_all(&data)
+        .with_context(|| format!("cannot make the folder {}", data.display()))?;
+    let [learn, test] = [data.join("train.csv"), data.join("test.csv")];
+    let rows = unpack(&learn, &test)?;
+    tell(&format!(
+        "{} real e-mails to learn from, {} later ones to be scored on; both are in {}",
+        thousands(rows[0]),
+        thousands(rows[1]),
+        data.display()
+    ));
+    let folder = out.join("model");
+    let unfinished = out.join("model.training");
+    let request = TrainRequest {
+        data: vec![learn],
+        validation: None,
+        test: Some(test.clone()),
+        out: folder.clone(),
+        columns: ColumnChoice::default(),
+        settings: Settings::default(),
+        minutes: None,
+        seed: seed,
+        resume: unfinished.exists(),
+        device: "cpu".to_owned(),
+        rivals: true,
+    };
+    let report = train(&request, "regard demo, with the same --out and --seed")?;
+    let model = TextClassifier::open(&folder)?;
+    let chosen = unseen(&model, &test)?;
 
-impl Demo {
-    pub(crate) fn run(self) -> anyhow::Result<()> {
-        let data = self.out.join("data");
-        fs::create_dir_all(&data)
-            .with_context(|| format!("cannot make the folder {}", data.display()))?;
-        let [learn, test] = [data.join("train.csv"), data.join("test.csv")];
-        let rows = unpack(&learn, &test)?;
-        tell(&format!(
-            "{} real e-mails to learn from, {} later ones to be scored on; both are in {}",
-            thousands(rows[0]),
-            thousands(rows[1]),
-            data.display()
-        ));
-        let folder = self.out.join("model");
-        let unfinished = self.out.join("model.training");
-        let request = TrainRequest {
-            data: vec![learn],
-            validation: None,
-            test: Some(test.clone()),
-            out: folder.clone(),
-            columns: ColumnChoice::default(),
-            settings: Settings::default(),
-            minutes: None,
-            seed: self.seed,
-            resume: unfinished.exists(),
-            device: "cpu".to_owned(),
-            rivals: true,
-        };
-        let report = train(&request, "regard demo, with the same --out and --seed")?;
-        let model = TextClassifier::open(&folder)?;
-        let chosen = unseen(&model, &test)?;
-
-        let mut text = format!("\n{}", summary(&report));
-        text += &format!(
-            "\n{}\n",
-            heading(
-                "three e-mails of the test part, which the model has not seen, and what it looked at"
-            )
-        );
-        for example in &chosen {
-            text += &format!("\n{}: ", example.place);
-            text += &shown(&example.explanation, colour(), 60, 6);
-        }
-        print(&text)?;
-
-        let page = self.out.join("report.html");
-        let explanations: Vec<Explanation> = chosen
-            .into_iter()
-            .map(|example| example.explanation)
-            .collect();
-        fs::write(&page, report::html(&report, &explanations))
-            .with_context(|| format!("cannot write {}", page.display()))?;
-        tell(&next_steps(&self.out));
-        Ok(())
+    let mut text = format!("\n{}", summary(&report));
+    text += &format!(
+        "\n{}\n",
+        heading(
+            "three e-mails of the test part, which the model has not seen, and what it looked at"
+        )
+    );
+    for example in &chosen {
+        text += &format!("\n{}: ", example.place);
+        text += &shown(&example.explanation, colour(), 60, 6);
     }
+    print(&text)?;
+
+    let page = out.join("report.html");
+    let explanations: Vec<Explanation> = chosen
+        .into_iter()
+        .map(|example| example.explanation)
+        .collect();
+    fs::write(&page, report::html(&report, &explanations))
+        .with_context(|| format!("cannot write {}", page.display()))?;
+    tell(&next_steps(out));
+    Ok(())
 }
 
 /// Writes the rows of the two parts as tables of their own and says how many there are.
