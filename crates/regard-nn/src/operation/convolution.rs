@@ -171,10 +171,10 @@ fn matrix(values: &[f32], rows: usize, columns: usize) -> ArrayView2<'_, f32> {
 }
 
 /// `out += left · right`
-fn add_product(left: ArrayView2<'_, f32>, right: ArrayView2<'_, f32>, out: &mut [f32]) {
+fn add_product(left: &ArrayView2<'_, f32>, right: &ArrayView2<'_, f32>, out: &mut [f32]) {
     let shape = (left.nrows(), right.ncols());
     match ArrayViewMut2::from_shape(shape, out) {
-        Ok(out) => add_to_product(left, right, out),
+        Ok(out) => add_to_product(*left, *right, out),
         Err(error) => panic!("a product of shape {shape:?}: {error}"),
     }
 }
@@ -191,7 +191,7 @@ fn forward(x: &FlexTensor, weight: &FlexTensor, sizes: &Sizes) -> FlexTensor {
             |windows, (out, picture)| {
                 sizes.unfold(picture, windows);
                 let windows = matrix(windows, sizes.places(), sizes.length());
-                add_product(windows, filters, out);
+                add_product(&windows, &filters, out);
             },
         );
     let shape = vec![sizes.batch, sizes.rows, sizes.columns, sizes.outputs];
@@ -210,7 +210,7 @@ fn by_pictures(d_out: &[f32], weight: &FlexTensor, sizes: &Sizes) -> FlexTensor 
             |windows, (picture, d_out)| {
                 windows.fill(0.0);
                 let d_out = matrix(d_out, sizes.places(), sizes.outputs);
-                add_product(d_out, filters, windows);
+                add_product(&d_out, &filters, windows);
                 sizes.fold(windows, picture);
             },
         );
@@ -238,7 +238,7 @@ fn by_weight(d_out: &[f32], x: &FlexTensor, sizes: &Sizes) -> FlexTensor {
                 sizes.unfold(picture, &mut windows);
                 let windows = matrix(&windows, sizes.places(), sizes.length());
                 let d_out = matrix(d_out, sizes.places(), sizes.outputs);
-                add_product(windows.reversed_axes(), d_out, &mut sum);
+                add_product(&windows.reversed_axes(), &d_out, &mut sum);
             }
             sum
         })

@@ -137,10 +137,6 @@ fn the_strongest_place_of_a_map_is_inside_the_object() {
             };
             let map = model.explain(&picture, &request).unwrap();
             let [down, across] = from_middle(&map, place);
-            eprintln!(
-                "{method:?} {label} {} {down} {across}",
-                map.prediction.label
-            );
             assert!(
                 down.abs().max(across.abs()) < 0.5 * OBJECT as f64,
                 "{method:?}: the strongest place is ({down}, {across}) from the middle of a {label}"

@@ -39,7 +39,7 @@ pub(super) fn run(out: &Path, seed: u64) -> anyhow::Result<()> {
         columns: ColumnChoice::default(),
         settings: Settings::default(),
         minutes: None,
-        seed: seed,
+        seed,
         resume: unfinished.exists(),
         device: "cpu".to_owned(),
         rivals: true,
