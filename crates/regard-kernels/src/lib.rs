@@ -65,7 +65,7 @@ pub use error::Error;
 pub use half::{bf16, f16};
 pub use isa::Isa;
 pub use mask::{Blocks, Causal};
-pub use matrix::{add_to_product, product};
+pub use matrix::{PackedMatrix, add_to_product, product};
 pub use merge::merge;
 pub use packed::{Packed, PackedForward, PackedGradients, PackedUpstream};
 pub use results::{Forward, Gradients, GradientsMut, OptionGradients, Upstream};

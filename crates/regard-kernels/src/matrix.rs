@@ -3,7 +3,7 @@
 use ndarray::{Array2, ArrayView2, ArrayViewMut2, CowArray, Ix2};
 
 use crate::Isa;
-use crate::simd::{Side, Start, add_product, product as in_memory};
+use crate::simd::{Panels, Side, Start, add_product, product as in_memory};
 
 /// `out[r, c] = Σ_p left[r, p] · right[p, c] (+ bias[c])`, with the widest instructions there are and all of rayon's
 /// threads.
@@ -33,22 +33,7 @@ pub fn product(
     right: ArrayView2<'_, f32>,
     bias: Option<&[f32]>,
 ) -> Array2<f32> {
-    check(&left, &right);
-    let shape = (left.nrows(), right.ncols());
-    if let Some(bias) = bias {
-        assert_eq!(
-            bias.len(),
-            shape.1,
-            "product: the bias, and columns of right"
-        );
-    }
-    let (left, right) = (lined_up(left), lined_up(right));
-    let start = bias.map_or(Start::Zero, Start::Bias);
-    let values = in_memory(Isa::best(), side(&left), side(&right), start);
-    match Array2::from_shape_vec(shape, values) {
-        Ok(out) => out,
-        Err(error) => unreachable!("as many numbers as the shape has: {error}"),
-    }
+    PackedMatrix::new(right).product(left, bias)
 }
 
 /// `out += left · right`; as [`product`].
@@ -58,25 +43,90 @@ pub fn product(
 pub fn add_to_product(
     left: ArrayView2<'_, f32>,
     right: ArrayView2<'_, f32>,
-    mut out: ArrayViewMut2<'_, f32>,
+    out: ArrayViewMut2<'_, f32>,
 ) {
-    check(&left, &right);
-    assert_eq!(out.dim(), (left.nrows(), right.ncols()), "product: out");
-    let (left, right) = (lined_up(left), lined_up(right));
-    match out.as_slice_mut() {
-        Some(out) => add_product(Isa::best(), side(&left), side(&right), out),
-        None => panic!("product: the rows of out lie one behind the other"),
-    }
+    PackedMatrix::new(right).add_to_product(left, out);
 }
 
-fn check(left: &ArrayView2<'_, f32>, right: &ArrayView2<'_, f32>) {
-    assert_eq!(
-        left.ncols(),
-        right.nrows(),
-        "product: columns of left {:?} and rows of right {:?}",
-        left.shape(),
-        right.shape()
-    );
+/// The right side of many products, packed into panels once: packing reads and writes it all, which a product with few rows
+/// on the left hardly does more of.
+///
+/// # Example
+/// ```
+/// use ndarray::array;
+/// let right = regard_kernels::PackedMatrix::new(array![[3.0], [4.0]].view());
+/// assert_eq!(right.product(array![[1.0, 2.0]].view(), None), array![[11.0]]);
+/// assert_eq!(right.product(array![[2.0, 0.0]].view(), Some(&[0.5])), array![[6.5]]);
+/// ```
+#[derive(Clone, Debug)]
+pub struct PackedMatrix {
+    panels: Panels,
+}
+
+impl PackedMatrix {
+    /// Lays `right` out for the widest instructions there are: a copy, read column by column where it is a transposed view.
+    pub fn new(right: ArrayView2<'_, f32>) -> Self {
+        let right = lined_up(right);
+        Self {
+            panels: Panels::new(Isa::best(), side(&right)),
+        }
+    }
+
+    /// Rows and columns of what was packed.
+    pub fn dim(&self) -> (usize, usize) {
+        (self.panels.rows, self.panels.columns)
+    }
+
+    /// `out[r, c] = Σ_p left[r, p] · right[p, c] (+ bias[c])`; as [`product()`].
+    ///
+    /// # Panics
+    /// If the shapes do not fit.
+    pub fn product(&self, left: ArrayView2<'_, f32>, bias: Option<&[f32]>) -> Array2<f32> {
+        self.check(&left);
+        let shape = (left.nrows(), self.panels.columns);
+        if let Some(bias) = bias {
+            assert_eq!(
+                bias.len(),
+                shape.1,
+                "product: the bias, and columns of right"
+            );
+        }
+        let left = lined_up(left);
+        let start = bias.map_or(Start::Zero, Start::Bias);
+        let values = in_memory(side(&left), &self.panels, start);
+        match Array2::from_shape_vec(shape, values) {
+            Ok(out) => out,
+            Err(error) => unreachable!("as many numbers as the shape has: {error}"),
+        }
+    }
+
+    /// `out += left · right`; as [`add_to_product()`].
+    ///
+    /// # Panics
+    /// If the shapes do not fit, or the rows of `out` do not lie one behind the other.
+    pub fn add_to_product(&self, left: ArrayView2<'_, f32>, mut out: ArrayViewMut2<'_, f32>) {
+        self.check(&left);
+        assert_eq!(
+            out.dim(),
+            (left.nrows(), self.panels.columns),
+            "product: out"
+        );
+        let left = lined_up(left);
+        match out.as_slice_mut() {
+            Some(out) => add_product(side(&left), &self.panels, out),
+            None => panic!("product: the rows of out lie one behind the other"),
+        }
+    }
+
+    fn check(&self, left: &ArrayView2<'_, f32>) {
+        assert_eq!(
+            left.ncols(),
+            self.panels.rows,
+            "product: columns of left {:?} and rows of right {:?}",
+            left.shape(),
+            self.dim()
+        );
+    }
 }
 
 /// In rows or in columns, copied where it is neither.
@@ -147,11 +197,12 @@ mod tests {
                     let left = side_of(&a, rows, depth, left_turned);
                     let right = side_of(&b, depth, columns, right_turned);
                     let bias = numbers(columns, 3);
-                    let plain = simd::product(isa, left, right, Start::Zero);
-                    let biased = simd::product(isa, left, right, Start::Bias(&bias));
+                    let panels = simd::Panels::new(isa, right);
+                    let plain = simd::product(left, &panels, Start::Zero);
+                    let biased = simd::product(left, &panels, Start::Bias(&bias));
                     let mut added = numbers(rows * columns, 4);
                     let before = added.clone();
-                    simd::add_product(isa, left, right, &mut added);
+                    simd::add_product(left, &panels, &mut added);
                     for row in 0..rows {
                         for column in 0..columns {
                             let terms = (0..depth).map(|p| {

@@ -38,39 +38,48 @@ const ROWS: usize = 96;
 /// thread takes some of them.
 const ALONE: usize = 1 << 19;
 
+/// The right side of products, laid out for one instruction set: columns side by side in panels of two vectors,
+/// `[panel][row][2 · LANES]`, zeros behind the last.
+#[derive(Clone, Debug)]
+pub(crate) struct Panels {
+    isa: Isa,
+    values: Vec<f32>,
+    pub(crate) rows: usize,
+    pub(crate) columns: usize,
+}
+
+impl Panels {
+    pub(crate) fn new(isa: Isa, right: Side<'_>) -> Self {
+        Self {
+            isa,
+            values: run(isa, Pack { right }),
+            rows: right.rows,
+            columns: right.columns,
+        }
+    }
+}
+
 /// `left · right` in memory of its own, which is written once: nothing is set to zero first.
-pub(crate) fn product(isa: Isa, left: Side<'_>, right: Side<'_>, start: Start<'_>) -> Vec<f32> {
+pub(crate) fn product(left: Side<'_>, right: &Panels, start: Start<'_>) -> Vec<f32> {
     assert!(!matches!(start, Start::Old), "there is nothing to add to");
     let length = left.rows * right.columns;
     let mut out = Vec::with_capacity(length);
-    multiply(
-        isa,
-        left,
-        right,
-        start,
-        &mut out.spare_capacity_mut()[..length],
-    );
+    multiply(left, right, start, &mut out.spare_capacity_mut()[..length]);
     // SAFETY: `multiply` writes every element unless it starts from what is there.
     unsafe { out.set_len(length) };
     out
 }
 
 /// `out += left · right`.
-pub(crate) fn add_product(isa: Isa, left: Side<'_>, right: Side<'_>, out: &mut [f32]) {
+pub(crate) fn add_product(left: Side<'_>, right: &Panels, out: &mut [f32]) {
     // SAFETY: initialised numbers are a special case of numbers that may be; `multiply` writes nothing but numbers.
     let out = unsafe {
         std::slice::from_raw_parts_mut(out.as_mut_ptr().cast::<MaybeUninit<f32>>(), out.len())
     };
-    multiply(isa, left, right, Start::Old, out);
+    multiply(left, right, Start::Old, out);
 }
 
-fn multiply(
-    isa: Isa,
-    left: Side<'_>,
-    right: Side<'_>,
-    start: Start<'_>,
-    out: &mut [MaybeUninit<f32>],
-) {
+fn multiply(left: Side<'_>, right: &Panels, start: Start<'_>, out: &mut [MaybeUninit<f32>]) {
     assert_eq!(left.columns, right.rows, "the sides share the depth");
     assert_eq!(out.len(), left.rows * right.columns);
     if let Start::Bias(bias) = start {
@@ -79,8 +88,6 @@ fn multiply(
     if out.is_empty() {
         return;
     }
-    let panels = run(isa, Pack { right });
-    let panels = &panels;
     let threads = match left.rows * right.columns * right.rows {
         ..ALONE => 1,
         _ => rayon::current_num_threads(),
@@ -94,12 +101,11 @@ fn multiply(
         .min(ROWS);
     let task = |(at, out): (usize, &mut [MaybeUninit<f32>])| {
         run(
-            isa,
+            right.isa,
             Rows {
                 left,
                 first: at * rows,
                 right,
-                panels,
                 start,
                 out,
             },
@@ -116,7 +122,7 @@ fn multiply(
     }
 }
 
-/// Columns side by side in panels of two vectors, `[panel][depth][2 · LANES]`, zeros behind the last.
+/// Lays out [`Panels`].
 struct Pack<'a> {
     right: Side<'a>,
 }
@@ -205,8 +211,7 @@ impl Kernel for Panel<'_> {
 struct Rows<'a> {
     left: Side<'a>,
     first: usize,
-    right: Side<'a>,
-    panels: &'a [f32],
+    right: &'a Panels,
     start: Start<'a>,
     /// As many whole rows as there are.
     out: &'a mut [MaybeUninit<f32>],
@@ -227,7 +232,8 @@ impl Kernel for Rows<'_> {
             ..
         } = self.left;
         assert_eq!(self.out.len(), rows * columns);
-        assert_eq!(self.panels.len(), columns.div_ceil(panel) * panel * depth);
+        let panels = self.right.values.as_slice();
+        assert_eq!(panels.len(), columns.div_ceil(panel) * panel * depth);
         assert!(row_step == 1 || column_step == 1);
         if depth > 0 {
             let last = (self.first + rows - 1) * row_step + (depth - 1) * column_step;
@@ -262,7 +268,7 @@ impl Kernel for Rows<'_> {
                         left: values[left..].as_ptr(),
                         left_row: row_step,
                         left_step: column_step,
-                        right: self.panels[column * depth + from * panel..].as_ptr(),
+                        right: panels[column * depth + from * panel..].as_ptr(),
                         right_step: panel,
                         into: self.out[row * columns + column..].as_mut_ptr().cast(),
                         into_row: columns,

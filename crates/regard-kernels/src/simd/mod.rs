@@ -20,7 +20,7 @@ mod product;
 mod scalar;
 
 pub(crate) use dots::Dots;
-pub(crate) use matrix::{Side, Start, add_product, product};
+pub(crate) use matrix::{Panels, Side, Start, add_product, product};
 pub(crate) use product::Product;
 
 use crate::Isa;

@@ -10,7 +10,7 @@ use burn::backend::{Autodiff, Backend, Dispatch, Flex, backend_extension};
 use burn::tensor::Tensor;
 use ndarray::{ArrayView2, ArrayViewMut2};
 use rayon::prelude::*;
-use regard_kernels::add_to_product;
+use regard_kernels::PackedMatrix;
 
 use super::storage::{FlexTensor, elements, from_vec, shape};
 use super::vectors::widest;
@@ -171,10 +171,10 @@ fn matrix(values: &[f32], rows: usize, columns: usize) -> ArrayView2<'_, f32> {
 }
 
 /// `out += left · right`
-fn add_product(left: &ArrayView2<'_, f32>, right: &ArrayView2<'_, f32>, out: &mut [f32]) {
-    let shape = (left.nrows(), right.ncols());
+fn add_product(left: &ArrayView2<'_, f32>, right: &PackedMatrix, out: &mut [f32]) {
+    let shape = (left.nrows(), right.dim().1);
     match ArrayViewMut2::from_shape(shape, out) {
-        Ok(out) => add_to_product(*left, *right, out),
+        Ok(out) => right.add_to_product(*left, out),
         Err(error) => panic!("a product of shape {shape:?}: {error}"),
     }
 }
@@ -182,6 +182,7 @@ fn add_product(left: &ArrayView2<'_, f32>, right: &ArrayView2<'_, f32>, out: &mu
 fn forward(x: &FlexTensor, weight: &FlexTensor, sizes: &Sizes) -> FlexTensor {
     let (x, weight) = (x.to_contiguous(), weight.to_contiguous());
     let filters = matrix(elements(&weight), sizes.length(), sizes.outputs);
+    let filters = PackedMatrix::new(filters);
     let size = sizes.places() * sizes.outputs;
     let mut out = vec![0.0; sizes.batch * size];
     out.par_chunks_mut(size.max(1))
@@ -201,7 +202,8 @@ fn forward(x: &FlexTensor, weight: &FlexTensor, sizes: &Sizes) -> FlexTensor {
 /// out = unfold(x) weight, so dx = fold(d_out weightᵀ)
 fn by_pictures(d_out: &[f32], weight: &FlexTensor, sizes: &Sizes) -> FlexTensor {
     let weight = weight.to_contiguous();
-    let filters = matrix(elements(&weight), sizes.length(), sizes.outputs).reversed_axes();
+    let filters = matrix(elements(&weight), sizes.length(), sizes.outputs);
+    let filters = PackedMatrix::new(filters.reversed_axes());
     let mut dx = vec![0.0; sizes.batch * sizes.pixels()];
     dx.par_chunks_mut(sizes.pixels().max(1))
         .zip(d_out.par_chunks((sizes.places() * sizes.outputs).max(1)))
@@ -238,7 +240,11 @@ fn by_weight(d_out: &[f32], x: &FlexTensor, sizes: &Sizes) -> FlexTensor {
                 sizes.unfold(picture, &mut windows);
                 let windows = matrix(&windows, sizes.places(), sizes.length());
                 let d_out = matrix(d_out, sizes.places(), sizes.outputs);
-                add_product(&windows.reversed_axes(), &d_out, &mut sum);
+                add_product(
+                    &windows.reversed_axes(),
+                    &PackedMatrix::new(d_out),
+                    &mut sum,
+                );
             }
             sum
         })

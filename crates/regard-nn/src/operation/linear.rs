@@ -7,7 +7,7 @@ use burn::backend::tensor::FloatTensor;
 use burn::backend::{Autodiff, Backend, Dispatch, Flex, backend_extension};
 use burn::tensor::Tensor;
 use rayon::prelude::*;
-use regard_kernels::product;
+use regard_kernels::{PackedMatrix, product};
 
 use super::storage::{FlexTensor, elements, flex, from_array, from_vec, shape, unflex, view2};
 use super::vectors::widest;
@@ -52,13 +52,39 @@ pub fn linear(x: Tensor<2>, weight: Tensor<2>, bias: Tensor<1>) -> Tensor<2> {
 ///
 /// If the widths differ.
 pub fn table_scores(h: Tensor<2>, table: Tensor<2>) -> Tensor<2> {
-    if is_fused(&h)
-        && is_fused(&table)
-        && let (Some(h), Some(table)) = (flex(h.clone()), flex(table.clone()))
-    {
-        return unflex(from_array(product(view2(&h), view2(&table).t(), None)));
+    ScoreTable::new(table).scores(h)
+}
+
+/// A table that is asked for scores again and again, as in writing a text: packed for the product once.
+#[derive(Clone, Debug)]
+pub struct ScoreTable {
+    table: Tensor<2>,
+    packed: Option<PackedMatrix>,
+}
+
+impl ScoreTable {
+    /// Packs the `[classes, width]` of a CPU tensor without automatic differentiation; keeps others as they are.
+    pub fn new(table: Tensor<2>) -> Self {
+        let cpu = is_fused(&table).then(|| flex(table.clone())).flatten();
+        Self {
+            table,
+            packed: cpu.map(|table| PackedMatrix::new(view2(&table).reversed_axes())),
+        }
     }
-    h.matmul(table.transpose())
+
+    /// [`table_scores`] of `[rows, width]`.
+    ///
+    /// # Panics
+    ///
+    /// If the widths differ.
+    pub fn scores(&self, h: Tensor<2>) -> Tensor<2> {
+        if is_fused(&h)
+            && let (Some(packed), Some(h)) = (&self.packed, flex(h.clone()))
+        {
+            return unflex(from_array(packed.product(view2(&h), None)));
+        }
+        h.matmul(self.table.clone().transpose())
+    }
 }
 
 /// Rows of one partial sum of the bias' gradient: the same for any number of threads.

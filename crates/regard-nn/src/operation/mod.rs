@@ -24,7 +24,7 @@ pub use cross_entropy::cross_entropy;
 pub use embedding::embedding;
 pub use gelu::gelu;
 pub use layer_norm::layer_norm;
-pub use linear::{linear, table_scores};
+pub use linear::{ScoreTable, linear, table_scores};
 pub use max_pool::max_pool;
 pub use rotary::rotary;
 

@@ -5,6 +5,7 @@ use burn::tensor::{Device, Int, Tensor, TensorData};
 use super::SequenceToSequence;
 use crate::Noise;
 use crate::layers::{KeyValueCache, SourceKeys, sinusoidal};
+use crate::operation::ScoreTable;
 
 /// Targets under way: some hypotheses for each of some sentences.
 #[derive(Clone, Debug)]
@@ -14,6 +15,7 @@ pub struct Decoding {
     caches: Vec<KeyValueCache>,
     /// `[positions, width]`
     positions: Tensor<2>,
+    table: ScoreTable,
     at: usize,
     hypotheses: usize,
 }
@@ -40,6 +42,7 @@ impl SequenceToSequence {
                 .map(|layer| layer.cache(sentences * hypotheses, &device))
                 .collect(),
             positions: sinusoidal(positions, width, &device),
+            table: ScoreTable::new(self.tokens.weight.val()),
             lengths,
             at: 0,
             hypotheses,
@@ -69,7 +72,8 @@ impl SequenceToSequence {
             x = layer.step(x, source, &decoding.lengths, cache);
         }
         decoding.at += 1;
-        self.logits(self.decoder_norm.forward(x.reshape([rows, width])))
+        let h = self.decoder_norm.forward(x.reshape([rows, width]));
+        decoding.table.scores(h)
     }
 }
 
