@@ -21,6 +21,10 @@ pub struct GenerationOptions {
     pub n_best: usize,
     /// A finished hypothesis scores `log p / length^penalty`: 0 prefers short ones.
     pub length_penalty: f32,
+    /// What a finished hypothesis is given for what it left out of the source: this times `Σ_i ln min(Σ_t a_ti, 1)`, where
+    /// a_ti is the attention over source token i with which token t was written, averaged over layers and heads (Wu et al.
+    /// 2016). Costs a forward pass for each finished hypothesis; 0 = off.
+    pub coverage_penalty: f32,
     /// No run of so many tokens occurs twice; 0 = no such rule.
     pub no_repeat: usize,
     /// Logits of tokens that were written are divided by this, or multiplied where negative (Keskar et al. 2019); 1 = off.
@@ -56,6 +60,7 @@ impl Default for GenerationOptions {
             beam: 5,
             n_best: 1,
             length_penalty: 1.0,
+            coverage_penalty: 0.0,
             no_repeat: 0,
             repetition_penalty: 1.0,
             min_length: 0,
@@ -97,6 +102,8 @@ struct Sentence {
     key: u64,
     open: Vec<Open>,
     finished: Vec<Hypothesis>,
+    /// So many of the finished have been scored for what they left out.
+    covered: usize,
 }
 
 /// A token that a row may go on with.
@@ -150,6 +157,12 @@ pub fn generate(
             .flat_map(|(at, rows)| rows.iter().map(move |row| at * beam + row))
             .collect();
         decoding.reorder(&order);
+        if options.coverage_penalty > 0.0 {
+            for sentence in &mut sentences {
+                let source = sources[sentence.place];
+                sentence.cover(model, source, options.coverage_penalty);
+            }
+        }
         let (kept, mut going) = (sentences.len(), Vec::with_capacity(sentences.len()));
         let mut still = Vec::with_capacity(kept);
         for (at, sentence) in sentences.into_iter().enumerate() {
@@ -223,7 +236,17 @@ impl Sentence {
             }),
             open: open.collect(),
             finished: Vec::new(),
+            covered: 0,
         }
+    }
+
+    /// Scores what has just finished for what it left out of its source. Nobody gains by it, so that the best that is under
+    /// way still bounds what can come.
+    fn cover(&mut self, model: &SequenceToSequence, source: &[u32], penalty: f32) {
+        for hypothesis in &mut self.finished[self.covered..] {
+            hypothesis.score += penalty * coverage(model, source, &hypothesis.tokens);
+        }
+        self.covered = self.finished.len();
     }
 
     /// Whether nothing under way can still come back: all that are asked for are finished, and the best under way would
@@ -412,6 +435,25 @@ fn finish(
         score: ranked(log_probability, tokens.len(), options),
         cut,
     }
+}
+
+/// `Σ_i ln min(Σ_t a_ti, 1)`: 0 where every source token was looked at with a whole weight, all target tokens together.
+fn coverage(model: &SequenceToSequence, source: &[u32], target: &[u32]) -> f32 {
+    let layers = model.source_weights(source, target);
+    let mut seen = vec![0.0_f32; source.len()];
+    for weights in &layers {
+        // [1, heads, target, source]: summed over the target, averaged over heads and layers.
+        let share = 1.0 / (layers.len() * weights.dims()[1]) as f32;
+        let weights = weights.clone().into_data();
+        let weights: Vec<f32> = weights.iter::<f32>().collect();
+        for row in weights.chunks(source.len()) {
+            let sums = seen.iter_mut().zip(row);
+            sums.for_each(|(sum, weight)| *sum += share * weight);
+        }
+    }
+    seen.iter()
+        .map(|sum| sum.clamp(f32::MIN_POSITIVE, 1.0).ln())
+        .sum()
 }
 
 /// The score of a target of so many tokens and an end.

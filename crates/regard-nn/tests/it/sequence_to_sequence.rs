@@ -255,6 +255,41 @@ fn the_rules_of_generation_are_kept() {
 }
 
 #[test]
+fn what_was_left_out_of_the_source_costs_by_the_attention_over_it() {
+    let model = model();
+    let options = GenerationOptions {
+        beam: 4,
+        n_best: 4,
+        max_length: 10,
+        coverage_penalty: 0.5,
+        ..GenerationOptions::default()
+    };
+    for (source, found) in SOURCES.iter().zip(generate(&model, &SOURCES, &options)) {
+        assert_eq!(found, generate(&model, &[*source], &options)[0]);
+        assert!(found.is_sorted_by(|a, b| a.score >= b.score));
+        for one in found {
+            let layers = model.source_weights(source, &one.tokens);
+            let mean = |at: usize| {
+                let sums = layers.iter().map(|weights| {
+                    let heads = weights.dims()[1];
+                    let of_one = weights.clone().narrow(3, at, 1).sum();
+                    of_one.into_scalar::<f32>() / heads as f32
+                });
+                sums.sum::<f32>() / layers.len() as f32
+            };
+            let left_out: f32 = (0..source.len()).map(|at| mean(at).min(1.0).ln()).sum();
+            let length = (one.tokens.len() + 1) as f32;
+            let expected = one.log_probability / length + 0.5 * left_out;
+            assert!(
+                (one.score - expected).abs() < 1e-3,
+                "{} {expected}",
+                one.score
+            );
+        }
+    }
+}
+
+#[test]
 fn the_weights_over_the_source_sum_to_one_and_padding_has_none() {
     let model = model();
     let layers = model.source_weights(SOURCES[0], &[11, 12]);

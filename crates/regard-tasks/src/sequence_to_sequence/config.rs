@@ -34,6 +34,9 @@ pub struct WritingOptions {
     pub n_best: usize,
     /// Exponent of the length by which the log probability is divided.
     pub length_penalty: f32,
+    /// How much is taken from the score of a text for what it left out of the source; 0 = nothing.
+    #[serde(default)]
+    pub coverage_penalty: f32,
     /// No run of so many pieces occurs twice; 0 = no such rule.
     pub no_repeat: usize,
     /// Divides the logits of pieces that were written; 1 = off.
@@ -73,6 +76,7 @@ impl Config {
                 beam: 5,
                 n_best: 1,
                 length_penalty: 1.0,
+                coverage_penalty: 0.0,
                 no_repeat: if kind == Kind::Summarization { 3 } else { 0 },
                 repetition_penalty: 1.0,
                 min_length: 0,
@@ -132,6 +136,7 @@ impl WritingOptions {
             value => Err(Error::argument(name, value, format!("{least} to {most}"))),
         };
         finite("--length-penalty", self.length_penalty, -10.0, 10.0)?;
+        finite("--coverage-penalty", self.coverage_penalty, 0.0, 100.0)?;
         finite("--repetition-penalty", self.repetition_penalty, 0.1, 100.0)?;
         finite("--top-p", self.top_p, 1e-6, 1.0)?;
         finite(
@@ -161,6 +166,7 @@ impl WritingOptions {
             beam: self.beam,
             n_best: self.n_best,
             length_penalty: self.length_penalty,
+            coverage_penalty: self.coverage_penalty,
             no_repeat: self.no_repeat,
             repetition_penalty: self.repetition_penalty,
             min_length: self.min_length.min(self.max_length),

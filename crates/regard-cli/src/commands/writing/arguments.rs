@@ -16,6 +16,9 @@ pub(crate) struct WritingArguments {
     /// Exponent of the length that scores are divided by: larger prefers longer texts [default: 1].
     #[arg(long, value_name = "X", allow_negative_numbers = true)]
     length_penalty: Option<f32>,
+    /// Prefer texts that leave nothing of the source out, the more the larger: 0.2 is usual [default: 0].
+    #[arg(long, value_name = "X")]
+    coverage_penalty: Option<f32>,
     /// No run of N pieces occurs twice; 0 allows all [default: 3 for summaries, else 0].
     #[arg(long, value_name = "N")]
     no_repeat: Option<usize>,
@@ -54,6 +57,7 @@ impl WritingArguments {
             beam: self.beam.unwrap_or(own.beam.max(n_best)),
             n_best,
             length_penalty: self.length_penalty.unwrap_or(own.length_penalty),
+            coverage_penalty: self.coverage_penalty.unwrap_or(own.coverage_penalty),
             no_repeat: self.no_repeat.unwrap_or(own.no_repeat),
             repetition_penalty: self.repetition_penalty.unwrap_or(own.repetition_penalty),
             min_length: self.min_length.unwrap_or(own.min_length),
@@ -67,11 +71,12 @@ impl WritingArguments {
     }
 
     /// Which of these were said: a model that does not write has no use for them.
-    pub(crate) fn said(&self) -> [(&'static str, bool); 9] {
+    pub(crate) fn said(&self) -> [(&'static str, bool); 10] {
         [
             ("--beam", self.beam.is_some()),
             ("--n-best", self.n_best.is_some()),
             ("--length-penalty", self.length_penalty.is_some()),
+            ("--coverage-penalty", self.coverage_penalty.is_some()),
             ("--no-repeat", self.no_repeat.is_some()),
             ("--repetition-penalty", self.repetition_penalty.is_some()),
             ("--min-length", self.min_length.is_some()),
