@@ -1,13 +1,16 @@
-//! AdamW in one pass over memory, with clipping.
+//! AdamW in one pass over memory, with clipping; Muon for the matrices that shall have it.
 
+mod muon;
 mod update;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::tensor::{Gradients, Tensor, TensorData};
+use rayon::prelude::*;
 
 use crate::parameters::{NamedTensor, Path};
+use muon::Turn;
 use update::{Factors, sum_of_squares, update};
 
 /// The numbers of [`AdamW`].
@@ -62,13 +65,14 @@ pub struct AdamW {
     config: AdamWConfig,
     steps: u64,
     moments: BTreeMap<String, Moments>,
+    matrices: BTreeSet<String>,
 }
 
-/// The means of a parameter's gradient and of its square, flat.
+/// The means of a parameter's gradient and of its square, flat; Muon needs no squares.
 #[derive(Clone, Debug)]
 struct Moments {
     first: Tensor<1>,
-    second: Tensor<1>,
+    second: Option<Tensor<1>>,
     shape: Vec<usize>,
 }
 
@@ -79,7 +83,21 @@ impl AdamW {
             config,
             steps: 0,
             moments: BTreeMap::new(),
+            matrices: BTreeSet::new(),
         }
+    }
+
+    /// Muon instead, for the parameters of two axes with these paths (Jordan et al. 2024, "Muon: An optimizer for hidden
+    /// layers"; its size beside AdamW's is that of Liu et al. 2025, so that both share a learning rate):
+    ///
+    /// ```text
+    /// m ← 0.95 m + 0.05 g
+    /// p ← p − rate · (decay · p + 0.2 √(longer side) · U Vᵀ),   U S Vᵀ = 0.95 m + 0.05 g
+    /// ```
+    ///
+    /// It is meant for the matrices inside a network; tables of vectors and the last map stay with AdamW.
+    pub fn with_muon(self, matrices: BTreeSet<String>) -> Self {
+        Self { matrices, ..self }
     }
 
     /// Steps done.
@@ -113,7 +131,7 @@ impl AdamW {
         let mut squares = 0.0_f64;
         let mut non_finite = None;
         for name in &order {
-            let square = sum_of_squares(&found[name]);
+            let square = sum_of_squares(&found[name].values);
             squares += square;
             if !square.is_finite() && non_finite.is_none() {
                 non_finite = Some(name.clone());
@@ -132,19 +150,44 @@ impl AdamW {
             .config
             .clip_norm
             .map_or(1.0, |longest| (f64::from(longest) / (norm + 1e-6)).min(1.0));
+        let clip = clip as f32;
         let mut stepper = Stepper {
             path: Path::default(),
+            turns: self.turns(&found, clip),
             found,
             moments: &mut self.moments,
             config: &self.config,
             steps: self.steps as i32,
             rate: learning_rate,
-            clip: clip as f32,
+            clip,
         };
         (model.map(&mut stepper), facts)
     }
 
-    /// The moments of every parameter that has had a gradient: `first.<path>` and `second.<path>`.
+    /// Muon's directions, one matrix a thread: most are too small to be shared between threads.
+    fn turns(&self, found: &BTreeMap<String, Gradient>, clip: f32) -> BTreeMap<String, Turn> {
+        let turn = |name: &String| {
+            let Gradient { values, shape } = found.get(name)?;
+            let sides: [usize; 2] = shape.as_slice().try_into().ok()?;
+            let mean = match self.moments.get(name) {
+                // State that was restored lies on the CPU until it is first used.
+                Some(moments) if moments.shape == *shape => {
+                    moments.first.clone().to_device(&values.device())
+                }
+                _ => values.zeros_like(),
+            };
+            let [g, mean] = [values.clone() * clip, mean].map(|flat| flat.reshape(sides));
+            Some((name.clone(), Turn::new(g, mean)))
+        };
+        let names: Vec<&String> = self.matrices.iter().collect();
+        names
+            .into_par_iter()
+            .with_max_len(1)
+            .filter_map(turn)
+            .collect()
+    }
+
+    /// The moments of every parameter that has had a gradient: `first.<path>` and, but for Muon's, `second.<path>`.
     pub fn state(&self) -> Vec<NamedTensor> {
         let named = |kind: &str, name: &str, tensor: &Tensor<1>, shape: &[usize]| NamedTensor {
             name: format!("{kind}.{name}"),
@@ -152,10 +195,10 @@ impl AdamW {
             values: tensor.to_data().iter::<f32>().collect(),
         };
         let both = self.moments.iter().flat_map(|(name, moments)| {
-            [
-                named("first", name, &moments.first, &moments.shape),
-                named("second", name, &moments.second, &moments.shape),
-            ]
+            let first = named("first", name, &moments.first, &moments.shape);
+            let second = moments.second.as_ref();
+            let second = second.map(|second| named("second", name, second, &moments.shape));
+            std::iter::once(first).chain(second)
         });
         both.collect()
     }
@@ -179,23 +222,27 @@ impl AdamW {
             }
         }
         for (name, first) in firsts {
-            if let Some(second) = seconds.remove(&name) {
-                let moments = Moments {
-                    first: flat(first.values),
-                    second: flat(second),
-                    shape: first.shape,
-                };
-                self.moments.insert(name, moments);
-            }
+            let moments = Moments {
+                first: flat(first.values),
+                second: seconds.remove(&name).map(flat),
+                shape: first.shape,
+            };
+            self.moments.insert(name, moments);
         }
     }
+}
+
+/// The gradient of a parameter.
+struct Gradient {
+    values: Tensor<1>,
+    shape: Vec<usize>,
 }
 
 /// Takes the gradients out by path.
 struct Collector {
     path: Path,
     gradients: Gradients,
-    found: BTreeMap<String, Tensor<1>>,
+    found: BTreeMap<String, Gradient>,
     order: Vec<String>,
 }
 
@@ -211,10 +258,11 @@ impl ModuleVisitor for Collector {
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
         let tensor = param.val();
         if let Some(gradient) = tensor.grad_remove(&mut self.gradients) {
-            let length = gradient.shape().num_elements();
+            let shape = gradient.dims().to_vec();
+            let values = gradient.reshape([shape.iter().product::<usize>()]);
             self.order.push(self.path.name());
             self.found
-                .insert(self.path.name(), gradient.reshape([length]));
+                .insert(self.path.name(), Gradient { values, shape });
         }
     }
 }
@@ -222,7 +270,8 @@ impl ModuleVisitor for Collector {
 /// Applies the step to each parameter.
 struct Stepper<'a> {
     path: Path,
-    found: BTreeMap<String, Tensor<1>>,
+    found: BTreeMap<String, Gradient>,
+    turns: BTreeMap<String, Turn>,
     moments: &'a mut BTreeMap<String, Moments>,
     config: &'a AdamWConfig,
     steps: i32,
@@ -266,6 +315,8 @@ impl ModuleMapper for Stepper<'_> {
             return param;
         };
         let factors = self.factors(D > 1);
+        let turn = self.turns.remove(&name);
+        let rate = self.rate;
         let moments = self.moments.remove(&name);
         let mut kept = None;
         let param = param.map(|tensor| {
@@ -275,19 +326,26 @@ impl ModuleMapper for Stepper<'_> {
             let shape = tensor.dims();
             let length = shape.iter().product::<usize>();
             let moments = moments.filter(|moments| moments.shape == shape);
-            let (first, second) = match moments {
-                // State that was restored lies on the CPU until it is first used.
-                Some(moments) => (
-                    moments.first.to_device(&device),
-                    moments.second.to_device(&device),
-                ),
-                None => (
-                    Tensor::zeros([length], &device),
-                    Tensor::zeros([length], &device),
-                ),
+            let (first, second) = moments.map_or((None, None), |moments| {
+                (Some(moments.first), moments.second)
+            });
+            // State that was restored lies on the CPU until it is first used.
+            let moment = |moment: Option<Tensor<1>>| match moment {
+                Some(moment) => moment.to_device(&device),
+                None => Tensor::zeros([length], &device),
             };
-            let (tensor, first, second) =
-                update(tensor.reshape([length]), gradient, first, second, &factors);
+            let p = tensor.reshape([length]);
+            let (tensor, first, second) = match turn {
+                Some(turn) => {
+                    let [p, mean] = turn.step(p, rate, factors.keep);
+                    (p, mean, None)
+                }
+                None => {
+                    let (first, second) = (moment(first), moment(second));
+                    let (p, first, second) = update(p, gradient.values, first, second, &factors);
+                    (p, first, Some(second))
+                }
+            };
             kept = Some(Moments {
                 first,
                 second,

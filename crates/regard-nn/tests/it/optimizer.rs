@@ -1,4 +1,4 @@
-//! AdamW: exact resume, clipping, non-finite gradients, any number of threads.
+//! AdamW and Muon: exact resume, clipping, non-finite gradients, any number of threads.
 
 use burn::module::Module;
 use burn::tensor::{Device, Tensor};
@@ -39,23 +39,31 @@ fn bits(tensors: &[NamedTensor]) -> Vec<Vec<u32>> {
         .collect()
 }
 
+/// Without and with Muon for the layer's matrix.
+fn both(config: AdamWConfig) -> [AdamW; 2] {
+    let muon = AdamW::new(config.clone()).with_muon(["weight".to_owned()].into());
+    [AdamW::new(config), muon]
+}
+
 #[test]
 fn a_restored_run_ends_with_the_same_bits() {
     let config = AdamWConfig {
         clip_norm: Some(0.5),
         ..AdamWConfig::default()
     };
-    let whole = train(&mut AdamW::new(config.clone()), layer(), 0..6);
-    let mut first = AdamW::new(config.clone());
-    let half = train(&mut first, layer(), 0..3);
-    let mut second = AdamW::new(config);
-    second.restore(first.state(), first.steps());
-    let model = parameters::load(layer(), parameters::collect(&half)).unwrap();
-    let resumed = train(&mut second, model, 3..6);
-    assert_eq!(
-        bits(&parameters::collect(&resumed)),
-        bits(&parameters::collect(&whole))
-    );
+    for fresh in both(config) {
+        let whole = train(&mut fresh.clone(), layer(), 0..6);
+        let mut first = fresh.clone();
+        let half = train(&mut first, layer(), 0..3);
+        let mut second = fresh;
+        second.restore(first.state(), first.steps());
+        let model = parameters::load(layer(), parameters::collect(&half)).unwrap();
+        let resumed = train(&mut second, model, 3..6);
+        assert_eq!(
+            bits(&parameters::collect(&resumed)),
+            bits(&parameters::collect(&whole))
+        );
+    }
 }
 
 #[test]
@@ -66,12 +74,14 @@ fn the_number_of_threads_does_not_change_a_bit() {
             .build()
             .unwrap();
         pool.install(|| {
-            let mut optimizer = AdamW::new(AdamWConfig {
+            let optimizers = both(AdamWConfig {
                 clip_norm: Some(0.1),
                 ..AdamWConfig::default()
             });
-            let model = train(&mut optimizer, layer(), 0..2);
-            (bits(&parameters::collect(&model)), bits(&optimizer.state()))
+            optimizers.map(|mut optimizer| {
+                let model = train(&mut optimizer, layer(), 0..2);
+                (bits(&parameters::collect(&model)), bits(&optimizer.state()))
+            })
         })
     };
     assert_eq!(run(1), run(3));
@@ -79,17 +89,52 @@ fn the_number_of_threads_does_not_change_a_bit() {
 
 #[test]
 fn the_state_is_named_by_parameter() {
-    let mut optimizer = AdamW::new(AdamWConfig::default());
-    train(&mut optimizer, layer(), 0..1);
-    let names: Vec<String> = optimizer
-        .state()
-        .into_iter()
-        .map(|tensor| tensor.name)
-        .collect();
+    let names = both(AdamWConfig::default()).map(|mut optimizer| {
+        train(&mut optimizer, layer(), 0..1);
+        let tensors = optimizer.state().into_iter();
+        tensors.map(|tensor| tensor.name).collect::<Vec<_>>()
+    });
+    let [adamw, muon] = names;
     assert_eq!(
-        names,
+        adamw,
         ["first.bias", "second.bias", "first.weight", "second.weight"]
     );
+    assert_eq!(muon, ["first.bias", "second.bias", "first.weight"]);
+}
+
+#[test]
+fn muon_moves_a_matrix_along_its_singular_vectors_and_adamw_the_rest() {
+    let [mut adamw, mut muon] = both(AdamWConfig::default());
+    let before = parameters::collect(&layer());
+    let after = parameters::collect(&step(&mut muon, layer(), 0, 1.0).0);
+    let other = parameters::collect(&step(&mut adamw, layer(), 0, 1.0).0);
+    assert_eq!(bits(&after[1..]), bits(&other[1..]), "the bias is AdamW's");
+
+    // Eight rows of input: the gradient has eight singular values that are not 0, all of them made about 1.
+    let moved: Vec<f32> = after[0]
+        .values
+        .iter()
+        .zip(&before[0].values)
+        .map(|(a, b)| a - 0.999_9 * b)
+        .collect();
+    let square: f32 = moved.iter().map(|x| x * x).sum();
+    let of_one = 1e-2 * 0.2 * 300_f32.sqrt();
+    let values = square / (of_one * of_one);
+    assert!(
+        (8.0 * 0.68 * 0.68..8.0 * 1.21 * 1.21).contains(&values),
+        "{values}"
+    );
+    // Downhill: against the gradient.
+    let x = random::<2>([8, 300], 0, &device());
+    let loss = |tensors: Vec<NamedTensor>| {
+        let model = parameters::load(layer(), tensors).unwrap();
+        model
+            .forward(x.clone())
+            .square()
+            .mean()
+            .into_scalar::<f32>()
+    };
+    assert!(loss(after) < loss(before));
 }
 
 #[test]

@@ -63,6 +63,10 @@ impl Learner for PictureLearner<'_> {
         "pictures"
     }
 
+    fn is_hidden(&self, parameter: &str) -> bool {
+        VisionTransformer::is_hidden(parameter)
+    }
+
     fn validate(&self, model: &VisionTransformer) -> Result<Validation> {
         let device = self.device.clone().inner();
         let answers = probabilities(model, self.validation, &self.plan.pixels, &device);

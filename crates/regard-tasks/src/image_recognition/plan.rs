@@ -10,7 +10,7 @@ use super::config::Pixels;
 use super::gallery::{Gallery, Part};
 use super::{Settings, TrainRequest};
 use crate::report::FileFacts;
-use crate::trainer::Recipe;
+use crate::trainer::{Optimizer, Recipe, Schedule};
 use crate::{Error, Result};
 
 /// What a run does.
@@ -31,8 +31,9 @@ pub(super) struct Plan {
 
 /// Places of a side at most after the halvings of the tokenizer: 7 of 28 pixels, 8 of 64.
 const PLACES: usize = 8;
-/// Pictures seen in a run, all epochs together: what a run on few and on many pictures has in common.
-const SEEN: usize = 1_000_000;
+/// Pictures seen in a run, all epochs together: what a run on few and on many pictures has in common. On Fashion-MNIST 14
+/// epochs.
+const SEEN: usize = 800_000;
 
 impl Plan {
     /// The settings the user gave, and the recipe for the rest (docs/benchmarks.md has the trials it comes from).
@@ -81,18 +82,19 @@ impl Plan {
             pixels: Pixels::measure(gallery.train.pixels(), shape.channels),
             augment,
             recipe: Recipe {
-                learning_rate: settings.learning_rate.unwrap_or(2e-3),
+                optimizer: settings.optimizer.unwrap_or(Optimizer::Muon),
+                schedule: Schedule::Cosine,
+                learning_rate: settings.learning_rate.unwrap_or(3e-3),
                 warmup: settings.warmup.unwrap_or(0.05),
                 epochs,
                 patience: settings.patience.unwrap_or(epochs.div_ceil(3).max(5)),
+                average: settings.average.unwrap_or(0.0),
                 weight_decay: settings.weight_decay.unwrap_or(0.05),
                 clip_norm: settings.clip_norm.unwrap_or(1.0),
                 seed: request.seed,
             },
             label_smoothing: settings.label_smoothing.unwrap_or(0.1),
-            batch_rows: settings
-                .batch_rows
-                .unwrap_or(if rows < 10_000 { 64 } else { 128 }),
+            batch_rows: settings.batch_rows.unwrap_or(64),
             notes,
         })
     }
@@ -239,8 +241,9 @@ impl Flip {
         }
     }
 
-    /// Nine in ten of those that were recognised are recognised mirrored: 95 % on Fashion-MNIST, half on digits.
+    /// Three in four of those that were recognised are recognised mirrored, too: 84 % on Fashion-MNIST, whose shoes all point
+    /// the same way, 39 % on digits.
     fn makes_sense(&self) -> bool {
-        self.mirrored >= 0.9 * self.plain
+        self.mirrored >= 0.75 * self.plain
     }
 }

@@ -260,6 +260,16 @@ impl ImageClassifier {
         }
     }
 
+    /// Height, width and channels of the pictures as the model reads them; others are fitted to that.
+    pub fn reads(&self) -> [usize; 3] {
+        let Shape {
+            height,
+            width,
+            channels,
+        } = self.shape();
+        [height, width, channels]
+    }
+
     fn shape(&self) -> Shape {
         let model = &self.config.model;
         Shape {

@@ -4,6 +4,7 @@ use regard_nn::models::vision_transformer::VisionTransformerConfig;
 use serde::{Deserialize, Serialize};
 
 use crate::limits::{count, positive, share};
+use crate::trainer::Optimizer;
 use crate::{Error, Result};
 
 /// Settings of a training run; `None` = inferred.
@@ -46,10 +47,14 @@ pub struct Settings {
     pub mix: Option<f64>,
     /// Probability taken from the true label and spread over all.
     pub label_smoothing: Option<f64>,
+    /// `muon` for the matrices inside the network, or `adamw` for every parameter.
+    pub optimizer: Option<Optimizer>,
     /// Highest learning rate.
     pub learning_rate: Option<f64>,
     /// Share of the run in which the learning rate rises.
     pub warmup: Option<f64>,
+    /// How much of an average of the weights is kept from step to step, for example 0.999; 0 = no average.
+    pub average: Option<f64>,
     /// Decoupled weight decay.
     pub weight_decay: Option<f64>,
     /// Longest gradient.
@@ -86,6 +91,7 @@ impl Settings {
             ("stochastic_depth", self.stochastic_depth),
             ("label_smoothing", self.label_smoothing),
             ("warmup", self.warmup),
+            ("average", self.average),
         ] {
             share(name, value, 1.0)?;
         }

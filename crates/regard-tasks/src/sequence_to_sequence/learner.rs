@@ -65,6 +65,10 @@ impl Learner for PairLearner<'_> {
             .sum()
     }
 
+    fn is_hidden(&self, parameter: &str) -> bool {
+        SequenceToSequence::is_hidden(parameter)
+    }
+
     fn validate(&self, model: &SequenceToSequence) -> Result<Validation> {
         let lengths = self.lengths(self.validation);
         let order: Vec<usize> = (0..lengths.len()).collect();

@@ -7,7 +7,7 @@ use super::data::{Examples, Pairs};
 use super::{Kind, Settings};
 use crate::report::FileFacts;
 use crate::tokenizer::{Pieces, TokenizerSettings};
-use crate::trainer::Recipe;
+use crate::trainer::{Optimizer, Recipe};
 use crate::{Error, Result};
 
 /// What a run does.
@@ -62,10 +62,13 @@ impl Plan {
                 dropout: settings.dropout.unwrap_or(preset.dropout),
             },
             recipe: Recipe {
+                optimizer: settings.optimizer.unwrap_or(Optimizer::AdamW),
+                schedule: settings.schedule.unwrap_or_default(),
                 learning_rate: settings.learning_rate.unwrap_or(2e-3),
                 warmup: settings.warmup.unwrap_or(0.05),
                 epochs: settings.epochs.unwrap_or(10),
                 patience: settings.patience.unwrap_or(4),
+                average: settings.average.unwrap_or(0.0),
                 weight_decay: settings.weight_decay.unwrap_or(0.01),
                 clip_norm: settings.clip_norm.unwrap_or(1.0),
                 seed,

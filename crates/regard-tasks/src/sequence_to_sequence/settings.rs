@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::limits::{count, positive, share};
+use crate::trainer::{Optimizer, Schedule};
 use crate::{Error, Result};
 
 /// Settings of a training run; `None` = inferred.
@@ -31,10 +32,16 @@ pub struct Settings {
     pub dropout: Option<f64>,
     /// Probability taken from the true piece and spread over all.
     pub label_smoothing: Option<f64>,
+    /// `muon` for the matrices inside the network, or `adamw` for every parameter.
+    pub optimizer: Option<Optimizer>,
     /// Highest learning rate.
     pub learning_rate: Option<f64>,
+    /// How the learning rate falls after it rose: `cosine`, to 0 at the end of the run, or `inverse-sqrt`.
+    pub schedule: Option<Schedule>,
     /// Share of the run in which the learning rate rises.
     pub warmup: Option<f64>,
+    /// How much of an average of the weights is kept from step to step, for example 0.999; 0 = no average.
+    pub average: Option<f64>,
     /// Decoupled weight decay.
     pub weight_decay: Option<f64>,
     /// Longest gradient.
@@ -61,7 +68,12 @@ impl Settings {
         }
         share("dropout", self.dropout, 1.0)?;
         share("label_smoothing", self.label_smoothing, 1.0)?;
+        share("average", self.average, 1.0)?;
         share("warmup", self.warmup, 1.0)?;
+        if self.schedule == Some(Schedule::InverseSqrt) && self.warmup == Some(0.0) {
+            let expected = "a share above 0: the schedule inverse-sqrt begins where it ends";
+            return Err(Error::setting("warmup", 0.0, expected));
+        }
         share("weight_decay", self.weight_decay, 1e3)?;
         share("validation_share", self.validation_share, 0.9)?;
         count("vocabulary", self.vocabulary, 300, 1_000_000)?;

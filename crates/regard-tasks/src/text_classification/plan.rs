@@ -8,7 +8,7 @@ use super::corpus::Corpus;
 use super::{ModelKind, Settings, TrainRequest};
 use crate::report::FileFacts;
 use crate::tokenizer::{Encoded, Pieces, TokenizerSettings};
-use crate::trainer::Recipe;
+use crate::trainer::{Optimizer, Recipe, Schedule};
 use crate::{Error, Result};
 
 /// What a run does.
@@ -74,10 +74,13 @@ impl Plan {
                 dropout: settings.dropout.unwrap_or(0.2),
             },
             recipe: Recipe {
+                optimizer: Optimizer::AdamW,
+                schedule: Schedule::Cosine,
                 learning_rate: settings.learning_rate.unwrap_or(3e-3),
                 warmup: settings.warmup.unwrap_or(0.05),
                 epochs: settings.epochs.unwrap_or(8),
                 patience: settings.patience.unwrap_or(3),
+                average: 0.0,
                 weight_decay: settings.weight_decay.unwrap_or(0.01),
                 clip_norm: settings.clip_norm.unwrap_or(1.0),
                 seed,

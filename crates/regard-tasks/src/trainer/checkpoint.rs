@@ -85,6 +85,8 @@ pub struct Saved {
     pub model: Vec<NamedTensor>,
     /// The optimizer's state at that step.
     pub optimizer: Vec<NamedTensor>,
+    /// The average of the weights, where one is kept.
+    pub average: Vec<NamedTensor>,
     /// The weights of the best epoch so far.
     pub best: Vec<NamedTensor>,
 }
@@ -100,7 +102,7 @@ pub struct Checkpoint {
 /// The tensor of what is no weight.
 const FRACTIONS: &str = "fractions";
 /// The groups of tensors in the file, told apart by the first part of their names.
-const GROUPS: [&str; 3] = ["model", "optimizer", "best"];
+const GROUPS: [&str; 4] = ["model", "optimizer", "average", "best"];
 
 impl Checkpoint {
     /// A checkpoint at `path`; `every_steps` writes it by steps instead of by the clock.
@@ -120,16 +122,10 @@ impl Checkpoint {
         }
     }
 
-    /// Writes the state to a temporary sibling and renames it over the last one.
-    pub(super) fn write(
-        &self,
-        progress: &Progress,
-        model: &[NamedTensor],
-        optimizer: &[NamedTensor],
-        best: &[NamedTensor],
-    ) -> Result<()> {
+    /// Writes the state to a temporary sibling and renames it over the last one; the tensors in the order of [`Saved`].
+    pub(super) fn write(&self, progress: &Progress, tensors: [&[NamedTensor]; 4]) -> Result<()> {
         let mut views = Vec::new();
-        for (group, tensors) in GROUPS.into_iter().zip([model, optimizer, best]) {
+        for (group, tensors) in GROUPS.into_iter().zip(tensors) {
             for tensor in tensors {
                 let bytes = bytes_of(&tensor.values);
                 let name = format!("{group}/{}", tensor.name);
@@ -190,7 +186,7 @@ impl Checkpoint {
         let mut progress: Progress =
             serde_json::from_str(progress).map_err(|error| self.error(&error))?;
         let tensors = SafeTensors::deserialize(&bytes).map_err(|error| self.error(&error))?;
-        let [mut model, mut optimizer, mut best] = [const { Vec::new() }; 3];
+        let [mut model, mut optimizer, mut average, mut best] = [const { Vec::new() }; 4];
         for (name, view) in tensors.iter() {
             if name == FRACTIONS {
                 let chunks = view.data().as_chunks::<8>().0;
@@ -218,6 +214,7 @@ impl Checkpoint {
             match GROUPS.iter().position(|known| *known == group) {
                 Some(0) => model.push(tensor),
                 Some(1) => optimizer.push(tensor),
+                Some(2) => average.push(tensor),
                 Some(_) => best.push(tensor),
                 None => return Err(self.error(&format!("unknown tensor `{name}`"))),
             }
@@ -226,6 +223,7 @@ impl Checkpoint {
             progress,
             model,
             optimizer,
+            average,
             best,
         }))
     }

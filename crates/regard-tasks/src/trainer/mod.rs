@@ -4,6 +4,7 @@
 //! decides only when a checkpoint is written, never what is in it. So a run that was killed and resumed ends with the
 //! same bits as one that was not.
 
+mod average;
 mod batches;
 mod checkpoint;
 mod events;
@@ -17,10 +18,11 @@ use regard_nn::Noise;
 use regard_nn::optimizer::{AdamW, AdamWConfig};
 use regard_nn::parameters::{self, NamedTensor};
 
+use average::Average;
 pub(crate) use batches::batches;
 pub use checkpoint::{Checkpoint, Progress};
 pub use events::{Event, Listener};
-pub use schedule::learning_rate;
+pub use schedule::Schedule;
 
 use crate::report::{CurvePoint, TrainingFacts};
 use crate::{Error, Result};
@@ -44,6 +46,12 @@ pub trait Learner {
         "tokens"
     }
 
+    /// Whether a parameter of two axes is a matrix inside the network, which Muon may step: no table of vectors, not the
+    /// last map.
+    fn is_hidden(&self, _parameter: &str) -> bool {
+        false
+    }
+
     /// Scores the model on the validation part.
     fn validate(&self, model: &Self::Model) -> Result<Validation>;
 }
@@ -61,17 +69,35 @@ pub struct Validation {
     pub samples: Vec<String>,
 }
 
+/// Which way a gradient is followed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Optimizer {
+    /// AdamW for every parameter.
+    #[default]
+    AdamW,
+    /// Muon for the matrices inside the network, AdamW for the rest.
+    Muon,
+}
+
 /// How to train.
 #[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct Recipe {
+    /// Which way a gradient is followed.
+    pub optimizer: Optimizer,
     /// Highest learning rate.
     pub learning_rate: f64,
+    /// How the learning rate falls after its warm-up.
+    pub schedule: Schedule,
     /// Share of all steps in which the learning rate rises from 0.
     pub warmup: f64,
     /// Passes over the data at most.
     pub epochs: usize,
     /// Epochs without a better validation score before training stops.
     pub patience: usize,
+    /// How much of an average of the weights is kept from step to step; the average is then what is validated and kept.
+    /// 0 = the weights themselves.
+    pub average: f64,
     /// Decoupled weight decay.
     pub weight_decay: f64,
     /// Longest gradient; longer ones are scaled down to it.
@@ -131,9 +157,10 @@ pub fn fit<L: Learner>(
     checkpoint: &Checkpoint,
     listener: &mut dyn Listener,
 ) -> Result<Fitted> {
-    let mut optimizer = AdamW::new(optimizer_config(recipe));
+    let mut optimizer = optimizer_of(learner, &model, recipe);
     let mut progress = Progress::default();
     let mut best = Vec::new();
+    let mut averaged = Vec::new();
     if let Some(saved) = checkpoint.read()? {
         (progress, best) = (saved.progress, saved.best);
         if progress.stopped.is_some() {
@@ -141,17 +168,18 @@ pub fn fit<L: Learner>(
         }
         model = parameters::load(model, saved.model).map_err(|error| checkpoint.error(&error))?;
         optimizer.restore(saved.optimizer, progress.step);
+        averaged = saved.average;
     }
+    let mut average = Average::new(recipe.average, averaged);
     let mut pace = Pace::start(&progress);
     while progress.stopped.is_none() {
         let batches = learner.batches(progress.epoch);
         for rows in &batches[progress.batch..] {
             let at = progress.epoch as f64 + progress.batch as f64 / batches.len() as f64;
-            let rate = learning_rate(
-                recipe.learning_rate,
-                recipe.warmup,
-                at / recipe.epochs as f64,
-            );
+            let done = at / recipe.epochs as f64;
+            let rate = recipe
+                .schedule
+                .rate(recipe.learning_rate, recipe.warmup, done);
             let mut noise = Noise::at(recipe.seed, progress.step);
             let loss = learner.loss(&model, rows, &mut noise)?;
             let value = f64::from(loss.clone().into_scalar::<f32>());
@@ -172,17 +200,17 @@ pub fn fit<L: Learner>(
             }
             progress.step += 1;
             progress.batch += 1;
+            if let Some(average) = &mut average {
+                average.take(&model, progress.step);
+            }
             progress.loss_sum += value;
             let count = (learner.tokens(rows), learner.unit());
             listener.hear(&pace.step(&progress, recipe, batches.len(), count, value, rate));
             let stop = listener.stop();
             if stop || checkpoint.due(progress.step, CHECKPOINT_INTERVAL) {
-                checkpoint.write(
-                    &progress,
-                    &parameters::collect(&model),
-                    &optimizer.state(),
-                    &best,
-                )?;
+                let averaged = average.as_ref().map_or(&[][..], |average| &average.tensors);
+                let (weights, state) = (parameters::collect(&model), optimizer.state());
+                checkpoint.write(&progress, [&weights, &state, averaged, &best])?;
             }
             if stop {
                 return Err(Error::Interrupted {
@@ -190,11 +218,17 @@ pub fn fit<L: Learner>(
                 });
             }
         }
-        let validation = learner.validate(&model.valid())?;
+        let validated = match &average {
+            Some(average) => average
+                .model(&model)
+                .map_err(|error| checkpoint.error(&error))?,
+            None => model.clone(),
+        };
+        let validation = learner.validate(&validated.valid())?;
         let train_loss = progress.loss_sum / batches.len().max(1) as f64;
         let better = progress.epoch_ends(&validation, train_loss, recipe);
         if better {
-            best = parameters::collect(&model);
+            best = parameters::collect(&validated);
         }
         listener.hear(&Event::Validated {
             epoch: progress.epoch,
@@ -205,7 +239,7 @@ pub fn fit<L: Learner>(
             best: better,
         });
     }
-    checkpoint.write(&progress, &[], &[], &best)?;
+    checkpoint.write(&progress, [&[], &[], &[], &best])?;
     Ok(Fitted { best, progress })
 }
 
@@ -217,7 +251,7 @@ pub fn seconds_per_token<L: Learner>(
     recipe: &Recipe,
     seconds: f64,
 ) -> Result<f64> {
-    let mut optimizer = AdamW::new(optimizer_config(recipe));
+    let mut optimizer = optimizer_of(learner, &model, recipe);
     let batches = learner.batches(0);
     let (mut tokens, mut started) = (0, Instant::now());
     // The first step touches every page for the first time: it is not counted.
@@ -236,11 +270,20 @@ pub fn seconds_per_token<L: Learner>(
     Ok(started.elapsed().as_secs_f64() / tokens.max(1) as f64)
 }
 
-fn optimizer_config(recipe: &Recipe) -> AdamWConfig {
-    AdamWConfig {
+fn optimizer_of<L: Learner>(learner: &L, model: &L::Model, recipe: &Recipe) -> AdamW {
+    let optimizer = AdamW::new(AdamWConfig {
         weight_decay: recipe.weight_decay,
         clip_norm: Some(recipe.clip_norm as f32),
         ..AdamWConfig::default()
+    });
+    match recipe.optimizer {
+        Optimizer::AdamW => optimizer,
+        Optimizer::Muon => {
+            let shapes = parameters::shapes(model).into_iter();
+            let matrices =
+                shapes.filter(|(name, shape)| shape.len() == 2 && learner.is_hidden(name));
+            optimizer.with_muon(matrices.map(|(name, _)| name).collect())
+        }
     }
 }
 

@@ -236,6 +236,7 @@ fn a_resumed_run_ends_with_the_same_bits() {
     settings.erase = Some(0.5);
     settings.mix = Some(0.5);
     settings.flip = Some(true);
+    settings.average = Some(0.9);
     let whole = TrainRequest {
         settings: settings.clone(),
         ..request(folder.path(), "whole")

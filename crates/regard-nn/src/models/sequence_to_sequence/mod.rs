@@ -199,6 +199,11 @@ impl SequenceToSequence {
         Tensor::from_data(TensorData::new(padded, [rows, longest]), &device)
     }
 
+    /// Whether the parameter of that path is a matrix of a layer; the table of vectors is none, though it is used as one.
+    pub fn is_hidden(parameter: &str) -> bool {
+        parameter.starts_with("encoder.") || parameter.starts_with("decoder.")
+    }
+
     fn embedded(&self, ids: &Tensor<2, Int>, noise: &mut Noise) -> Tensor<3> {
         let [_, longest] = ids.dims();
         let x = self.tokens.forward(ids.clone());

@@ -95,7 +95,8 @@ impl VisionTransformerConfig {
             heads,
             feed_forward,
             dropout: 0.0,
-            stochastic_depth: 0.1,
+            // What the small ones lack is size, not noise.
+            stochastic_depth: if layers > 3 { 0.1 } else { 0.0 },
         })
     }
 

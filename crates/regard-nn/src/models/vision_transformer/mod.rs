@@ -105,6 +105,13 @@ impl VisionTransformer {
         self.classify(self.norm.forward(x), noise)
     }
 
+    /// Whether the parameter of that path is a matrix inside the network: of a layer, or of a convolution of what another
+    /// convolution found. The first one reads pixels, the last map gives the classes, and positions are no map.
+    pub fn is_hidden(parameter: &str) -> bool {
+        let convolution = parameter.strip_prefix("patches.weights.");
+        parameter.starts_with("encoder.") || convolution.is_some_and(|layer| layer != "0")
+    }
+
     /// Rows and columns of tokens.
     pub fn grid(&self) -> [usize; 2] {
         self.grid
