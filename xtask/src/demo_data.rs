@@ -1,4 +1,4 @@
-//! `cargo xtask demo-data`: the sample of mails inside the `regard` binary.
+//! `cargo xtask demo-data`: the samples inside the `regard` binary, mails and verses.
 
 use std::io::Write;
 use std::path::Path;
@@ -23,8 +23,36 @@ const UNFIT: [&str; 14] = [
     "teens", "erotic", "incest",
 ];
 
-/// Draws the sample and writes it, compressed, where the demo includes it.
+/// Words of a verse on either side at most: the demo learns in minutes.
+const LONGEST_VERSE: usize = 14;
+
+/// Draws the samples and writes them, compressed, where the demos include them.
 pub(crate) fn make() -> Result<()> {
+    make_mails()?;
+    make_verses()
+}
+
+/// All short verses: those of the held-out books test.
+fn make_verses() -> Result<()> {
+    let short = |text: &str| text.split(' ').count() <= LONGEST_VERSE;
+    let mut table = String::from("english\tspanish\tbook\tpart\n");
+    let parts = data::bible::make(&data::folder("bible-en-es")?)?;
+    for (part, pairs) in ["train", "test"].into_iter().zip(parts) {
+        let short = pairs
+            .into_iter()
+            .filter(|pair| short(&pair.source) && short(&pair.target));
+        let mut count = 0;
+        for pair in short {
+            let cells = [&pair.source, &pair.target].map(|text| field(text));
+            table += &format!("{}\t{}\t{}\t{part}\n", cells[0], cells[1], pair.group);
+            count += 1;
+        }
+        println!("  {part}: {count} verses");
+    }
+    written(&table, "bible-sample.tsv.gz")
+}
+
+fn make_mails() -> Result<()> {
     let parts = data::spam::make(&data::folder("spam")?)?;
     let mut csv = String::from("text,label,part\n");
     for (part, rows, wanted) in [("train", &parts.train, TRAIN), ("test", &parts.test, TEST)] {
@@ -36,12 +64,17 @@ pub(crate) fn make() -> Result<()> {
             }
         }
     }
-    let file = crate::root().join("crates/regard-cli/assets/spam-sample.csv.gz");
-    let bytes = compress(&csv, &file)?;
+    written(&csv, "spam-sample.csv.gz")
+}
+
+/// Writes a table where a demo includes it.
+fn written(table: &str, name: &str) -> Result<()> {
+    let file = crate::root().join("crates/regard-cli/assets").join(name);
+    let bytes = compress(table, &file)?;
     println!(
-        "  {}: {bytes} bytes; SHA-256 of the CSV inside {}",
+        "  {}: {bytes} bytes; SHA-256 of the table inside {}",
         file.display(),
-        sha256::hexadecimal(csv.as_bytes())
+        sha256::hexadecimal(table.as_bytes())
     );
     Ok(())
 }

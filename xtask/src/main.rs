@@ -22,7 +22,7 @@ const HELP: &str = "\
 cargo xtask check            what .ci/run runs, but for the Python wheel: format, lints, tests, docs
 cargo xtask data NAME        fetch a benchmark set into data/NAME/: train.csv and test.csv, or IDX files
 cargo xtask data all         fetch all of them
-cargo xtask demo-data        make the sample that `regard demo` learns from";
+cargo xtask demo-data        make the samples that `regard demo` learns from";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();

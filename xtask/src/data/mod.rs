@@ -3,11 +3,12 @@
 //!
 //! None of this is ours to pass on, so it is fetched where it is wanted and never committed.
 
+pub(crate) mod bible;
 mod clients;
 mod debian;
 pub(crate) mod mail;
 mod orange;
-mod pairs;
+pub(crate) mod pairs;
 mod pictures;
 pub(crate) mod spam;
 pub(crate) mod table;
@@ -29,12 +30,12 @@ enum Make {
     /// Rows that are written here.
     Texts(fn(&std::path::Path) -> Result<Parts>),
     /// Files that are written and counted there.
-    Pictures(fn(&std::path::Path) -> Result<(usize, usize)>),
+    Files(fn(&std::path::Path) -> Result<(usize, usize)>),
     /// Pairs of texts: English and that language, or (none) descriptions and their synopses.
     Pairs(Option<&'static str>),
 }
 
-const SETS: [Set; 14] = [
+const SETS: [Set; 15] = [
     Set {
         name: "reuters-r8",
         about: "newswire, 8 topics; the split that papers use",
@@ -62,19 +63,19 @@ const SETS: [Set; 14] = [
     Set {
         name: "digits",
         about: "handwritten digits of 8×8, from scikit-learn; a fifth of each class tests",
-        make: Make::Pictures(pictures::digits),
+        make: Make::Files(pictures::digits),
         expected: (1_438, 359),
     },
     Set {
         name: "mnist",
         about: "handwritten digits of 28×28; the official split",
-        make: Make::Pictures(pictures::mnist),
+        make: Make::Files(pictures::mnist),
         expected: (60_000, 10_000),
     },
     Set {
         name: "fashion-mnist",
         about: "pieces of clothing of 28×28, 10 kinds; the official split",
-        make: Make::Pictures(pictures::fashion_mnist),
+        make: Make::Files(pictures::fashion_mnist),
         expected: (60_000, 10_000),
     },
     Set {
@@ -119,6 +120,12 @@ const SETS: [Set; 14] = [
         make: Make::Pairs(None),
         expected: (48_523, 5_551),
     },
+    Set {
+        name: "bible-en-es",
+        about: "verses of the Bible, English → Spanish; seven books test",
+        make: Make::Files(pairs::make_bible),
+        expected: (28_840, 1_855),
+    },
 ];
 
 /// Fetches one set, or `all`.
@@ -135,7 +142,7 @@ pub(crate) fn fetch(name: &str) -> Result<()> {
         println!("{}: {}", set.name, set.about);
         let found = match set.make {
             Make::Texts(make) => write(&folder, &make(&folder)?)?,
-            Make::Pictures(make) => make(&folder)?,
+            Make::Files(make) => make(&folder)?,
             Make::Pairs(language) => pairs::make(&folder, language)?,
         };
         if found == set.expected {

@@ -1,19 +1,20 @@
-//! Pairs of texts: descriptions of Debian packages with their translations, and with their one-line synopses.
+//! Pairs of texts: descriptions of Debian packages with their translations, and with their one-line synopses; verses.
 
 use std::collections::{HashMap, HashSet};
 use std::io::Write;
 use std::path::Path;
 
-use super::debian;
 use super::table::field;
+use super::{bible, debian};
 use crate::{Result, sha256};
 
-/// A text that is read, a text that is to be written, and the source package both come from.
+/// A text that is read, a text that is to be written, and what both come from, which is never split: a source package, a
+/// book.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-struct Pair {
-    source: String,
-    target: String,
-    package: String,
+pub(crate) struct Pair {
+    pub(crate) source: String,
+    pub(crate) target: String,
+    pub(crate) group: String,
 }
 
 /// Words of a description that is worth a summary.
@@ -37,9 +38,9 @@ pub(super) fn make(folder: &Path, language: Option<&str>) -> Result<(usize, usiz
     };
     let (test, train): (Vec<Pair>, Vec<Pair>) = pairs
         .into_iter()
-        .partition(|pair| sha256::modulo(pair.package.as_bytes(), 10) == 0);
-    write(&folder.join("train.tsv"), &train)?;
-    write(&folder.join("test.tsv"), &test)?;
+        .partition(|pair| sha256::modulo(pair.group.as_bytes(), 10) == 0);
+    write(&folder.join("train.tsv"), "package", &train)?;
+    write(&folder.join("test.tsv"), "package", &test)?;
     let counts = (train.len(), test.len());
     if language.is_some() {
         let seen: HashSet<&str> = train.iter().map(|pair| pair.source.as_str()).collect();
@@ -47,9 +48,17 @@ pub(super) fn make(folder: &Path, language: Option<&str>) -> Result<(usize, usiz
             .into_iter()
             .filter(|pair| !seen.contains(pair.source.as_str()))
             .collect();
-        write(&folder.join("unseen.tsv"), &unseen)?;
+        write(&folder.join("unseen.tsv"), "package", &unseen)?;
     }
     Ok(counts)
+}
+
+/// Fetches and writes the Bible, English and Spanish.
+pub(super) fn make_bible(folder: &Path) -> Result<(usize, usize)> {
+    let [train, test] = bible::make(folder)?;
+    write(&folder.join("train.tsv"), "book", &train)?;
+    write(&folder.join("test.tsv"), "book", &test)?;
+    Ok((train.len(), test.len()))
 }
 
 /// Synopses with synopses and paragraphs with paragraphs, where both have as many; each pair once. What was left as it is
@@ -78,7 +87,7 @@ fn translations(
                 pairs.push(Pair {
                     source: source.to_owned(),
                     target: target.to_owned(),
-                    package: package.clone(),
+                    group: package.clone(),
                 });
             }
         }
@@ -99,16 +108,16 @@ fn synopses(packages: &[(String, String)], english: &HashMap<String, String>) ->
             pairs.push(Pair {
                 source: body,
                 target: synopsis.to_owned(),
-                package: package.clone(),
+                group: package.clone(),
             });
         }
     }
     pairs
 }
 
-fn write(path: &Path, pairs: &[Pair]) -> Result<()> {
+fn write(path: &Path, group: &str, pairs: &[Pair]) -> Result<()> {
     let mut file = std::io::BufWriter::new(std::fs::File::create(path)?);
-    writeln!(file, "source\ttarget\tpackage")?;
+    writeln!(file, "source\ttarget\t{group}")?;
     let cell = |text: &str| field(&text.replace(['\t', '\r', '\n'], " "));
     for pair in pairs {
         writeln!(
@@ -116,7 +125,7 @@ fn write(path: &Path, pairs: &[Pair]) -> Result<()> {
             "{}\t{}\t{}",
             cell(&pair.source),
             cell(&pair.target),
-            pair.package
+            pair.group
         )?;
     }
     file.flush()?;

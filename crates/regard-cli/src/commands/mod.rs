@@ -40,10 +40,11 @@ pub(crate) struct Regard {
     color: Color,
 }
 
-const START: &str = "Start with `regard demo`, or with your own table of texts and labels:\n  \
+const START: &str = "Start with `regard demo` or `regard demo vision`, or with your own data, for example:\n  \
                      regard train classification --data mails.csv --out model\n  \
                      regard predict model \"You have won a prize\"\n  \
-                     regard explain model \"You have won a prize\"";
+                     regard explain model \"You have won a prize\"\n\n\
+                     `regard train` has four tasks: classification, translation, summarization, vision.";
 
 const STYLES: Styles = Styles::styled()
     .header(AnsiColor::Green.on_default().bold())

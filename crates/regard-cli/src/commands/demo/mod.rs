@@ -1,13 +1,14 @@
 //! The whole story on data inside the program, one file a task.
 
 mod classification;
+mod translation;
 mod vision;
 
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
-/// The whole story in about a minute, on data inside the program: train, score, use, look into.
+/// The whole story in a minute or a few, on data inside the program: train, score, use, look into.
 #[derive(Debug, Args)]
 pub(crate) struct Demo {
     /// Which story.
@@ -25,6 +26,8 @@ pub(crate) struct Demo {
 enum Task {
     /// A spam filter, from real e-mails
     Classification,
+    /// Verses of the Bible, English into Spanish
+    Translation,
     /// Handwritten digits, 8 × 8 pixels each
     Vision,
 }
@@ -34,6 +37,7 @@ impl Demo {
         let out = |name: &str| self.out.clone().unwrap_or_else(|| PathBuf::from(name));
         match self.task {
             Task::Classification => classification::run(&out("demo"), self.seed),
+            Task::Translation => translation::run(&out("demo-translation"), self.seed),
             Task::Vision => vision::run(&out("demo-vision"), self.seed),
         }
     }

@@ -67,15 +67,23 @@ pub(crate) fn explain(folder: &Path, asked: &ExplainRequest) -> anyhow::Result<(
         }
         return Ok(print(&(answer.to_string() + "\n"))?);
     }
-    let mut text = format!("{}\n\n", heading(&one_line(&alignment.target)));
-    text += &matrix(&alignment);
-    text += &format!("\n  {}\n", alignment.pharaoh());
+    let mut text = shown(&alignment);
     if let Some(rate) = error_rate {
         text += &format!("  alignment error rate {rate:.3}\n");
     }
     print(&text)?;
     tell(&alignment.method);
     Ok(())
+}
+
+/// What was written, the matrix, and its links.
+pub(crate) fn shown(alignment: &Alignment) -> String {
+    format!(
+        "{}\n\n{}\n  {}\n",
+        heading(&one_line(&alignment.target)),
+        matrix(alignment),
+        alignment.pharaoh()
+    )
 }
 
 /// Columns of a word in the matrix at most.

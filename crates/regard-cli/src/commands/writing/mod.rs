@@ -13,9 +13,9 @@ use regard_tasks::sequence_to_sequence::Writer;
 
 pub(crate) use arguments::{PairArguments, WritingArguments};
 pub(crate) use evaluate::{evaluate, scores_table};
-pub(crate) use explain::{ExplainRequest, Reading, explain};
+pub(crate) use explain::{ExplainRequest, Reading, explain, shown};
 pub(crate) use output::Output;
-pub(crate) use train::Pairs;
+pub(crate) use train::{Pairs, summary};
 
 use crate::terminal::warn;
 

@@ -1,7 +1,9 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use regard_tasks::sequence_to_sequence::{self, Kind, PairColumns, PairFiles, TrainRequest};
+use regard_tasks::sequence_to_sequence::{
+    self, Kind, PairColumns, PairFiles, PairReport, TrainRequest,
+};
 
 use super::scores_table;
 use crate::commands::train::{check_minutes, quoted, resume_command, watched};
@@ -90,21 +92,7 @@ impl Pairs {
         let report = watched(&resume_command(), |progress| {
             sequence_to_sequence::train(&request, progress)
         })?;
-        let training = &report.training;
-        let mut text = format!("{}\n", heading(&format!("scores on {}", report.scored_on)));
-        text += &scores_table(&report.scores, &report.rivals);
-        for verdict in &report.verdicts {
-            text += &format!("  {verdict}\n");
-        }
-        text += &format!(
-            "  {} epochs, {} steps in {}; epoch {} was kept; {}\n",
-            training.epochs,
-            training.steps,
-            duration(training.seconds),
-            training.best_epoch,
-            training.stopped
-        );
-        print(&text)?;
+        print(&summary(&report))?;
         let folder = quoted(&request.out.display().to_string());
         tell(&format!(
             "\nnow try\n  regard predict {folder} \"a text\"\n  regard explain {folder} \"a text\"\n\
@@ -112,4 +100,23 @@ impl Pairs {
         ));
         Ok(())
     }
+}
+
+/// The scores of a finished run and how it came about.
+pub(crate) fn summary(report: &PairReport) -> String {
+    let training = &report.training;
+    let mut text = format!("{}\n", heading(&format!("scores on {}", report.scored_on)));
+    text += &scores_table(&report.scores, &report.rivals);
+    for verdict in &report.verdicts {
+        text += &format!("  {verdict}\n");
+    }
+    text += &format!(
+        "  {} epochs, {} steps in {}; epoch {} was kept; {}\n",
+        training.epochs,
+        training.steps,
+        duration(training.seconds),
+        training.best_epoch,
+        training.stopped
+    );
+    text
 }
