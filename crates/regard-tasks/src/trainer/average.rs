@@ -13,14 +13,15 @@ pub(super) struct Average {
 }
 
 impl Average {
-    /// An average that has seen `tensors`; none without a decay above 0.
+    /// An average that has seen `tensors`, in whatever order; none without a decay above 0.
     pub(super) fn new(decay: f64, tensors: Vec<NamedTensor>) -> Option<Self> {
+        let tensors = by_name(tensors);
         (decay > 0.0).then_some(Self { decay, tensors })
     }
 
     /// Takes in the weights after `step` steps.
     pub(super) fn take<M: Module>(&mut self, model: &M, step: u64) {
-        let weights = parameters::collect(model);
+        let weights = by_name(parameters::collect(model));
         if self.tensors.is_empty() {
             self.tensors = weights;
             return;
@@ -42,6 +43,12 @@ impl Average {
     pub(super) fn model<M: Module>(&self, model: &M) -> Result<M, ParameterError> {
         parameters::load(model.clone(), self.tensors.clone())
     }
+}
+
+/// A file gives them back in another order than the model has them.
+fn by_name(mut tensors: Vec<NamedTensor>) -> Vec<NamedTensor> {
+    tensors.sort_by(|a, b| a.name.cmp(&b.name));
+    tensors
 }
 
 #[cfg(test)]
@@ -72,6 +79,6 @@ mod tests {
         average.take(&filled(0.0), 1000);
         assert!((average.tensors[0].values[0] - 0.225).abs() < 1e-6);
         let model = average.model(&filled(5.0)).expect("the same model");
-        assert_eq!(parameters::collect(&model), average.tensors);
+        assert_eq!(by_name(parameters::collect(&model)), average.tensors);
     }
 }

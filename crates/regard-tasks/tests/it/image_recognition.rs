@@ -9,7 +9,7 @@ use regard_tasks::image_recognition::{
     map_html, overlay, train,
 };
 use regard_tasks::pictures::{Picture, PictureColumns};
-use regard_tasks::trainer::Event;
+use regard_tasks::trainer::{Event, Optimizer};
 use regard_tasks::{Error, Task};
 use tempfile::TempDir;
 
@@ -122,6 +122,9 @@ fn the_strongest_place_of_a_map_is_inside_the_object() {
     let mut request = request(folder.path(), "model");
     request.settings.convolutions = None;
     request.settings.patch = Some(4);
+    // Of two classes a model may know one by the absence of the other, and then nothing speaks for it: so did Muon's, which
+    // found the crosses by attention and rollout, and by attention × gradient in none of 28. AdamW's found all 56 thrice.
+    request.settings.optimizer = Some(Optimizer::AdamW);
     train(&request, &mut Ears::default()).unwrap();
     let model = ImageClassifier::open(&request.out).unwrap();
     // A patch is either on the object or not: objects at multiples of its side.

@@ -49,7 +49,7 @@ pub(super) fn run(out: &Path, seed: u64) -> anyhow::Result<()> {
             vocabulary: Some(2000),
             batch_tokens: Some(1000),
             optimizer: Some(Optimizer::Muon),
-            epochs: Some(12),
+            epochs: Some(8),
             ..Settings::default()
         },
         minutes: None,
