@@ -43,7 +43,7 @@ impl Plan {
         let rows = gallery.train.len();
         let model = model_of(settings, shape, gallery.labels.len())?;
         let flip = Flip::measure(&gallery.train, gallery.labels.len());
-        let epochs = settings.epochs.unwrap_or((SEEN / rows).clamp(12, 60));
+        let epochs = settings.epochs.unwrap_or((SEEN / rows).clamp(12, 40));
         let augment = Augment {
             shift: settings
                 .shift
