@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use clap::{Args, Subcommand, ValueEnum};
 use regard_tasks::columns::ColumnChoice;
-use regard_tasks::report::Report;
+use regard_tasks::report::{Report, TrainingFacts};
 use regard_tasks::sequence_to_sequence::Kind;
 use regard_tasks::text_classification::{self, ModelKind, Settings, TrainRequest};
 
@@ -250,15 +250,20 @@ pub(super) fn summary(report: &Report) -> String {
     for verdict in &report.verdicts {
         text += &format!("  {verdict}\n");
     }
-    text += &format!(
+    text += &how_it_went(training);
+    text
+}
+
+/// A line on how a run ended.
+pub(super) fn how_it_went(training: &TrainingFacts) -> String {
+    format!(
         "  {} epochs, {} steps in {}; epoch {} was kept; {}\n",
         training.epochs,
         training.steps,
         duration(training.seconds),
         training.best_epoch,
         training.stopped
-    );
-    text
+    )
 }
 
 fn next_steps(folder: &Path) -> String {

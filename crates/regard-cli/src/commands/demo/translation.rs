@@ -118,3 +118,25 @@ fn unpack(data: &Path) -> anyhow::Result<[(std::path::PathBuf, usize); 2]> {
     }
     written.try_into().map_err(|_| anyhow::anyhow!("two parts"))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_sample_unpacks_to_pairs_and_no_book_is_on_both_sides() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let parts = unpack(folder.path()).expect("it is whole");
+        assert_eq!(parts.each_ref().map(|(_, count)| *count), [4573, 243]);
+        let books = parts.map(|(path, count)| {
+            let text = fs::read_to_string(path).expect("it was written");
+            let rows = text.lines().skip(1);
+            let books: Vec<String> = rows
+                .filter_map(|row| Some(row.rsplit_once('\t')?.1.to_owned()))
+                .collect();
+            assert_eq!(books.len(), count);
+            books
+        });
+        assert!(books[1].iter().all(|book| !books[0].contains(book)));
+    }
+}

@@ -6,9 +6,9 @@ use regard_tasks::sequence_to_sequence::{
 };
 
 use super::scores_table;
-use crate::commands::train::{check_minutes, quoted, resume_command, watched};
+use crate::commands::train::{check_minutes, how_it_went, quoted, resume_command, watched};
 use crate::settings;
-use crate::terminal::{duration, heading, print, tell};
+use crate::terminal::{heading, print, tell};
 
 /// What training from pairs is asked for; the same for translation and summarization.
 #[derive(Debug, Args)]
@@ -104,19 +104,11 @@ impl Pairs {
 
 /// The scores of a finished run and how it came about.
 pub(crate) fn summary(report: &PairReport) -> String {
-    let training = &report.training;
     let mut text = format!("{}\n", heading(&format!("scores on {}", report.scored_on)));
     text += &scores_table(&report.scores, &report.rivals);
     for verdict in &report.verdicts {
         text += &format!("  {verdict}\n");
     }
-    text += &format!(
-        "  {} epochs, {} steps in {}; epoch {} was kept; {}\n",
-        training.epochs,
-        training.steps,
-        duration(training.seconds),
-        training.best_epoch,
-        training.stopped
-    );
+    text += &how_it_went(&report.training);
     text
 }
