@@ -81,15 +81,13 @@ fn described(array: &Bound<'_, PyAny>) -> String {
     }
 }
 
-/// New memory for a result, zeroed by NumPy, which asks for large pages where it is large. Called as Python calls it:
-/// where there is not as much memory, that is a `MemoryError` and no panic.
+/// New memory for a result, which holds whatever was there: the kernels write every element, and zeroing it first was a
+/// tenth of a short call. Called as Python calls it: where there is not as much memory, that is a `MemoryError` and no panic.
 pub fn new4<'py, T: NumpyElement>(
     py: Python<'py>,
     shape: (usize, usize, usize, usize),
 ) -> PyResult<Bound<'py, PyArray4<T>>> {
-    static ZEROS: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
-    let zeros = ZEROS.import(py, "numpy", "zeros")?;
-    Ok(zeros.call1((shape, T::get_dtype(py)))?.cast_into()?)
+    Ok(empty(py)?.call1((shape, T::get_dtype(py)))?.cast_into()?)
 }
 
 /// Likewise.
@@ -97,17 +95,17 @@ pub fn new3<'py, T: NumpyElement>(
     py: Python<'py>,
     shape: (usize, usize, usize),
 ) -> PyResult<Bound<'py, PyArray3<T>>> {
-    static ZEROS: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
-    let zeros = ZEROS.import(py, "numpy", "zeros")?;
-    Ok(zeros.call1((shape, T::get_dtype(py)))?.cast_into()?)
+    Ok(empty(py)?.call1((shape, T::get_dtype(py)))?.cast_into()?)
+}
+
+fn empty(py: Python<'_>) -> PyResult<&Bound<'_, PyAny>> {
+    static EMPTY: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+    EMPTY.import(py, "numpy", "empty")
 }
 
 /// A `MemoryError` where a result that the kernels make cannot be had: they would end the process.
 pub fn room(py: Python<'_>, shape: &[usize]) -> PyResult<()> {
-    static EMPTY: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
-    EMPTY
-        .import(py, "numpy", "empty")?
-        .call1((shape.to_vec(),))?;
+    empty(py)?.call1((shape.to_vec(),))?;
     Ok(())
 }
 

@@ -38,13 +38,20 @@ pub fn set_num_threads(count: usize) -> PyResult<()> {
             &format!("from 1 to {MOST}"),
         ));
     }
-    let pool = ThreadPoolBuilder::new()
-        .num_threads(count)
-        .build()
-        .map_err(|error| refuse("count", &count.to_string(), &error.to_string()))?;
+    // As many as there are anyway need no pool of their own, into which a call would have to be handed first: the thread
+    // that calls begins at once.
+    let pool = match count == rayon::current_num_threads() {
+        true => None,
+        false => ThreadPoolBuilder::new()
+            .num_threads(count)
+            .build()
+            .map(Arc::new)
+            .map(Some)
+            .map_err(|error| refuse("count", &count.to_string(), &error.to_string()))?,
+    };
     *CHOSEN
         .write()
-        .unwrap_or_else(|poisoned| poisoned.into_inner()) = Some(Arc::new(pool));
+        .unwrap_or_else(|poisoned| poisoned.into_inner()) = pool;
     Ok(())
 }
 

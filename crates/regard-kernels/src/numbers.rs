@@ -158,6 +158,18 @@ impl<'a> Head<'a> {
         self.numbers.dim().3
     }
 
+    /// All rows, if they lie one after the other as f32.
+    #[inline(always)]
+    pub(crate) fn in_memory(&self) -> Option<&'a [f32]> {
+        match self.numbers.stored {
+            Stored::F32(view) if self.numbers.pages.is_none() => {
+                let of = s![self.batch, self.head, .., ..];
+                view.slice_move(of).to_slice()
+            }
+            _ => None,
+        }
+    }
+
     /// Rows one after the other: where they lie if they lie so, or else copied into `room`.
     #[inline(always)]
     pub(crate) fn dense_rows<'r>(&self, rows: Range<usize>, room: &'r mut [f32]) -> &'r [f32]

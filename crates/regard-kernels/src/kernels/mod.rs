@@ -26,20 +26,42 @@ pub(crate) use tiles::RowsMut;
 
 pub(crate) use forward::forward;
 
-use rayon::prelude::*;
+use std::sync::{Mutex, PoisonError};
 
 /// Below this many operations a call is over before a second thread is awake (some 20 µs).
 const WORTH_A_THREAD: usize = 1 << 20;
 
 /// Runs `f` on every task, on the threads of the caller's pool. `operations` is the work of all of them.
+///
+/// The caller's thread works, too, and begins at once: a call is often over in less time than it takes to wake a thread
+/// (some 50 µs where a virtual machine's processor sleeps). Which thread does which task is left to the moment.
 fn for_each<T: Send>(tasks: Vec<T>, operations: usize, f: impl Fn(T) + Send + Sync) {
-    if tasks.len() < 2 || operations < WORTH_A_THREAD {
+    let threads = rayon::current_num_threads().min(tasks.len());
+    if threads < 2 || operations < WORTH_A_THREAD {
         tasks.into_iter().for_each(f);
         return;
     }
-    // A bundle is large enough to be worth fetching and small enough to leave no thread waiting at the end.
-    let bundle = (tasks.len() * (WORTH_A_THREAD / 2) / operations).max(1);
-    tasks.into_par_iter().with_max_len(bundle).for_each(f);
+    // Some tasks at a time: enough to be worth asking for, few enough to leave no thread waiting at the end.
+    let bundle = (tasks.len() * (WORTH_A_THREAD / 4) / operations).clamp(1, tasks.len() / threads);
+    let queue = Mutex::new(tasks.into_iter());
+    let work = || {
+        loop {
+            let bundle: Vec<T> = {
+                let mut queue = queue.lock().unwrap_or_else(PoisonError::into_inner);
+                queue.by_ref().take(bundle).collect()
+            };
+            if bundle.is_empty() {
+                return;
+            }
+            bundle.into_iter().for_each(&f);
+        }
+    };
+    rayon::in_place_scope(|scope| {
+        for _ in 1..threads {
+            scope.spawn(|_| work());
+        }
+        work();
+    });
 }
 
 #[cfg(test)]

@@ -56,21 +56,21 @@ impl Block {
         width: usize,
         (into, into_row): (&mut [f32], usize),
     ) -> bool {
-        let lowest = simd.splat(f32::MIN);
-        let mut any_hidden = false;
+        let (factor, lowest) = (simd.splat(LOG2_E), simd.splat(f32::MIN));
+        let mut least = simd.splat(0.0);
         for lane in (0..width).step_by(S::LANES) {
-            let rows = Rows::of(simd, self, lane, bias, LOG2_E);
+            let rows = Rows::of(simd, self, lane, &bias);
             for j in (0..self.keys.len()).step_by(S::LANES) {
                 let columns = rows.columns(simd, j);
                 for c in 0..S::LANES.min(self.keys.len() - j) {
                     let row = &mut into[(j + c) * into_row + lane..];
                     let bias = simd.load(&columns[c * S::LANES..]);
-                    any_hidden |= simd.any_above(lowest, bias);
-                    simd.store(simd.add(simd.load(row), bias), row);
+                    least = simd.select_below(bias, least, bias, least);
+                    simd.store(simd.multiply_add(bias, factor, simd.load(row)), row);
                 }
             }
         }
-        any_hidden
+        simd.any_above(lowest, least)
     }
 
     /// `s_ij −= slope · |p_i − j|`, where query `i` stands at key `p_i`.
@@ -179,7 +179,7 @@ impl Block {
     ) {
         let (lowest, value) = (simd.splat(f32::MIN), simd.splat(value));
         for lane in (0..width).step_by(S::LANES) {
-            let rows = Rows::of(simd, self, lane, cells, 1.0);
+            let rows = Rows::of(simd, self, lane, &cells);
             for j in (0..self.keys.len()).step_by(S::LANES) {
                 let columns = rows.columns(simd, j);
                 for c in 0..S::LANES.min(self.keys.len() - j) {
@@ -310,21 +310,29 @@ impl Kernel for Hide<'_, '_> {
 
 /// A number for each pair, which lies in memory query by query.
 pub(super) trait Cells: Copy {
-    /// `into = factor · row`, the part of it that belongs to `keys`.
-    fn copy(&self, query: usize, keys: Range<usize>, factor: f32, into: &mut [f32]);
+    /// The part of a row that belongs to `keys`.
+    fn copy(&self, query: usize, keys: Range<usize>, into: &mut [f32]);
+
+    /// All rows one after the other, and how far apart they are, if they lie so.
+    fn in_memory(&self) -> Option<(&[f32], usize)>;
 }
 
 impl Cells for Head<'_> {
     #[inline(always)]
-    fn copy(&self, query: usize, keys: Range<usize>, factor: f32, into: &mut [f32]) {
-        self.copy_part(query, keys, factor, into);
+    fn copy(&self, query: usize, keys: Range<usize>, into: &mut [f32]) {
+        self.copy_part(query, keys, 1.0, into);
+    }
+
+    #[inline(always)]
+    fn in_memory(&self) -> Option<(&[f32], usize)> {
+        Some((Head::in_memory(self)?, self.width()))
     }
 }
 
 /// −∞ where the mask is false, 0 where it is true.
 impl Cells for ArrayView2<'_, bool> {
     #[inline(always)]
-    fn copy(&self, query: usize, keys: Range<usize>, _: f32, into: &mut [f32]) {
+    fn copy(&self, query: usize, keys: Range<usize>, into: &mut [f32]) {
         let hidden = |visible: bool| if visible { 0.0 } else { f32::NEG_INFINITY };
         let row = self.slice(s![query, keys]);
         match row.to_slice() {
@@ -338,35 +346,57 @@ impl Cells for ArrayView2<'_, bool> {
                 .for_each(|(into, &cell)| *into = hidden(cell)),
         }
     }
+
+    #[inline(always)]
+    fn in_memory(&self) -> Option<(&[f32], usize)> {
+        None
+    }
 }
 
 /// Keys of the largest block, and queries of the longest vector.
 const KEYS: usize = 128;
 const LANES: usize = 16;
 
-/// The cells of a vector of queries and the keys of a block, query by query as they lie in memory; what there is not is 0.
-struct Rows([f32; LANES * KEYS]);
+/// The cells of a vector of queries and the keys of a block, query by query, each row `step` after the one before.
+enum Rows<'a> {
+    /// Where they lie. Behind the keys of the block other cells follow.
+    InMemory { cells: &'a [f32], step: usize },
+    /// In rows of [`KEYS`]; what there is not is 0.
+    Copied([f32; LANES * KEYS]),
+}
 
-impl Rows {
+impl<'a> Rows<'a> {
     /// From lane `lane` of the block on.
     #[inline(always)]
-    fn of<S: Simd>(_: S, block: &Block, lane: usize, cells: impl Cells, factor: f32) -> Self {
-        let mut rows = Self([0.0; LANES * KEYS]);
-        for (i, row) in rows.0.chunks_exact_mut(KEYS).take(S::LANES).enumerate() {
-            let query = block.queries.start + lane + i;
-            if query < block.queries.end {
-                let row = &mut row[..block.keys.len()];
-                cells.copy(query, block.keys.clone(), factor, row);
+    fn of<S: Simd>(_: S, block: &Block, lane: usize, cells: &'a impl Cells) -> Self {
+        let first = block.queries.start + lane;
+        if let Some((all, step)) = cells.in_memory() {
+            let cells = &all[first * step + block.keys.start..];
+            // Whole vectors are read, of keys and of queries.
+            let end = (S::LANES - 1) * step + block.keys.len().next_multiple_of(S::LANES);
+            if end <= cells.len() {
+                return Rows::InMemory { cells, step };
             }
         }
-        rows
+        let mut rows = [0.0; LANES * KEYS];
+        for (i, row) in rows.chunks_exact_mut(KEYS).take(S::LANES).enumerate() {
+            if first + i < block.queries.end {
+                let row = &mut row[..block.keys.len()];
+                cells.copy(first + i, block.keys.clone(), row);
+            }
+        }
+        Rows::Copied(rows)
     }
 
     /// A vector of keys from `j` on, key by key as the scores lie.
     #[inline(always)]
     fn columns<S: Simd>(&self, simd: S, j: usize) -> [f32; LANES * LANES] {
         let mut columns = [0.0; LANES * LANES];
-        simd.transpose(&self.0[j..], KEYS, &mut columns, S::LANES);
+        let (cells, step) = match self {
+            Rows::InMemory { cells, step } => (*cells, *step),
+            Rows::Copied(rows) => (rows.as_slice(), KEYS),
+        };
+        simd.transpose(&cells[j..], step, &mut columns, S::LANES);
         columns
     }
 }

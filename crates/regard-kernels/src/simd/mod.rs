@@ -105,6 +105,10 @@ pub(crate) trait Simd: Copy + Send + Sync {
     /// Transposes a block of `LANES × LANES`: `to[c · to_row + r] = from[r · from_row + c]`.
     fn transpose(self, from: &[f32], from_row: usize, to: &mut [f32], to_row: usize);
 
+    /// Asks for the cache line at `at`, which is never read: any address will do.
+    #[inline(always)]
+    fn prefetch(self, _at: *const f32) {}
+
     /// # Safety
     /// `from` is valid for reads of `LANES` numbers.
     unsafe fn load_at(self, from: *const f32) -> Self::Vector;

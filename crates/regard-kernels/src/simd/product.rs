@@ -3,6 +3,10 @@
 
 use super::{Kernel, Simd};
 
+/// Steps that a column is asked for before it is used: with 14 rows of two vectors a step takes 14 cycles, and the second
+/// cache answers after about as many. With this, forward attention at a length of 4,096 was 4 to 8 % faster.
+const AHEAD: usize = 8;
+
 /// `into[r][c] (+)= Σ_p left[r][p] · right[p][c]`, for `rows` × `columns` and `p` below `depth`.
 ///
 /// The columns are vectors; the numbers on the left are broadcast one by one, so they may lie in rows or in
@@ -81,6 +85,22 @@ impl Kernel for Product<'_> {
     }
 }
 
+/// How many of the `rest` rows the next tile takes, where the registers hold `most`: 14 or 6.
+///
+/// A sum waits some four cycles for itself and two are made at once, so fewer than four rows of two vectors leave the
+/// processor waiting. So the last rows are shared out: 16 are 8 and 8, not 14 and 2.
+#[inline(always)]
+const fn tile_rows(most: usize, rest: usize) -> usize {
+    match (most, rest) {
+        (14, 14 | 18..) => 14,
+        (14, 8 | 12 | 13 | 15..=17) => 8,
+        (14, 7) | (6, 7 | 8) => 4,
+        (_, 9 | 10) => 5,
+        (_, 6..) => 6,
+        (_, few) => few,
+    }
+}
+
 /// A tile of the result: at most `ROWS` rows of at most two vectors.
 #[derive(Clone, Copy)]
 pub(super) struct Tile {
@@ -103,8 +123,7 @@ impl Tile {
     /// The pointers are valid for `rest` rows, `columns` columns and the whole depth, the right side for whole vectors.
     #[inline(always)]
     pub(super) unsafe fn rows<S: Simd>(self, simd: S, rest: usize) -> usize {
-        // The first comparisons are decided at compile time. 14 and 8 are for the wide registers, 6 and 5 for the
-        // others; the rest is for the edges.
+        // What is decided by `S::ROWS` is decided at compile time.
         macro_rules! rows {
             ($rows:literal) => {{
                 if self.columns > S::LANES {
@@ -117,10 +136,11 @@ impl Tile {
                 $rows
             }};
         }
-        match rest.min(S::ROWS) {
-            14.. if S::ROWS >= 14 => rows!(14),
-            8.. if S::ROWS >= 8 => rows!(8),
-            6.. => rows!(6),
+        const { assert!(S::ROWS == 14 || S::ROWS == 6) };
+        match tile_rows(S::ROWS, rest) {
+            14 if S::ROWS >= 14 => rows!(14),
+            8 if S::ROWS >= 8 => rows!(8),
+            6 => rows!(6),
             5 => rows!(5),
             4 => rows!(4),
             3 => rows!(3),
@@ -177,6 +197,10 @@ impl Tile {
         let mut sums = [[simd.splat(0.0); N]; M];
         let (mut left, mut right) = (self.left, self.right);
         for _ in 0..self.depth {
+            if M > 4 {
+                // The column's part some steps on: the next line, of another row.
+                simd.prefetch(left.wrapping_add(AHEAD * self.left_step));
+            }
             // SAFETY: the caller's promise; the steps that lead behind the last one are never read.
             unsafe {
                 let vectors = load::<S, N>(simd, right);
@@ -205,7 +229,13 @@ impl Tile {
             *row = row.wrapping_add(m * self.left_row);
         }
         let mut right = self.right;
+        // The rows of the next tile, which begin behind this one's: spread over the steps, all of their lines.
+        let mut ahead = self.left.wrapping_add(M * self.left_row);
         for p in 0..self.depth {
+            if M > 4 {
+                simd.prefetch(ahead);
+                ahead = ahead.wrapping_add(M);
+            }
             // SAFETY: the caller's promise; the step that leads behind the last one is never read.
             unsafe {
                 let vectors = load::<S, N>(simd, right);
