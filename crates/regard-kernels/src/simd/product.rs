@@ -235,6 +235,11 @@ impl Tile {
             if M > 4 {
                 simd.prefetch(ahead);
                 ahead = ahead.wrapping_add(M);
+            } else {
+                // With few rows the right side is what comes from memory.
+                for n in 0..N {
+                    simd.prefetch(right.wrapping_add(2 * AHEAD * self.right_step + n * S::LANES));
+                }
             }
             // SAFETY: the caller's promise; the step that leads behind the last one is never read.
             unsafe {
