@@ -16,6 +16,8 @@ pub enum Isa {
     Avx2,
     /// x86-64 with AVX-512F: 16 numbers at a time.
     Avx512,
+    /// AArch64 with Advanced SIMD: 4 numbers at a time.
+    Neon,
     /// The vectors and the register tile of AVX-512 without its instructions, so that unit tests can check everything
     /// but these on any machine.
     #[cfg(test)]
@@ -23,9 +25,12 @@ pub enum Isa {
 }
 
 impl Isa {
+    /// Every instruction set there is a kernel for; of two that one processor has, the slower first.
+    pub const ALL: [Isa; 4] = [Isa::Scalar, Isa::Avx2, Isa::Avx512, Isa::Neon];
+
     /// The instruction sets of this processor, slowest first. `Scalar` is always one of them.
     pub fn available() -> Vec<Isa> {
-        [Isa::Scalar, Isa::Avx2, Isa::Avx512]
+        Self::ALL
             .into_iter()
             .filter(|isa| isa.is_available())
             .collect()
@@ -33,17 +38,14 @@ impl Isa {
 
     /// The fastest instruction set of this processor.
     pub fn best() -> Isa {
-        if Isa::Avx512.is_available() {
-            Isa::Avx512
-        } else if Isa::Avx2.is_available() {
-            Isa::Avx2
-        } else {
-            Isa::Scalar
-        }
+        let mut fastest_first = Self::ALL.into_iter().rev();
+        fastest_first
+            .find(|isa| isa.is_available())
+            .unwrap_or(Isa::Scalar)
     }
 
     /// The instruction set that is used where none is asked for: the one that the environment variable
-    /// `REGARD_ISA` names (`scalar`, `avx2`, `avx512`), or [`Isa::best`] if it is not set.
+    /// `REGARD_ISA` names (`scalar`, `avx2`, `avx512`, `neon`), or [`Isa::best`] if it is not set.
     ///
     /// # Errors
     /// The variable names no instruction set, or one that this processor does not have.
@@ -85,6 +87,10 @@ impl Isa {
             Isa::Avx512 => is_x86_feature_detected!("avx512f") && Isa::Avx2.is_available(),
             #[cfg(not(target_arch = "x86_64"))]
             Isa::Avx2 | Isa::Avx512 => false,
+            #[cfg(target_arch = "aarch64")]
+            Isa::Neon => std::arch::is_aarch64_feature_detected!("neon"),
+            #[cfg(not(target_arch = "aarch64"))]
+            Isa::Neon => false,
         }
     }
 
@@ -101,15 +107,14 @@ impl Isa {
 }
 
 fn parse(variable: &'static str, name: &str) -> Result<Isa, Error> {
-    match name.to_ascii_lowercase().as_str() {
-        "scalar" => Ok(Isa::Scalar),
-        "avx2" => Ok(Isa::Avx2),
-        "avx512" => Ok(Isa::Avx512),
-        _ => Err(Error::UnknownIsa {
+    let named = |isa: &Isa| isa.to_string() == name.to_ascii_lowercase();
+    Isa::ALL
+        .into_iter()
+        .find(named)
+        .ok_or_else(|| Error::UnknownIsa {
             variable,
             found: name.to_owned(),
-        }),
-    }
+        })
 }
 
 /// By the names that `REGARD_ISA` takes.
@@ -127,6 +132,7 @@ impl fmt::Display for Isa {
             Isa::Scalar => "scalar",
             Isa::Avx2 => "avx2",
             Isa::Avx512 => "avx512",
+            Isa::Neon => "neon",
             #[cfg(test)]
             Isa::Wide => "wide",
         })

@@ -1,7 +1,7 @@
 //! ALL the unsafe code of this crate: the few vector operations that the kernels need, once per instruction set, and
 //! the matrix product that they spend their time in.
 //!
-//! A kernel is safe Rust, generic over [`Simd`]. The token it is given (`Scalar`, `Avx2`, `Avx512`) is the proof that
+//! A kernel is safe Rust, generic over [`Simd`]. The token it is given (`Portable`, `Avx2`, `Avx512`, `Neon`) is the proof that
 //! the processor has the instructions: tokens are made by detection and by nothing else. So the obligations are
 //! discharged in three places only: in `detect`, for every instruction; in the assertions at the top of
 //! [`Product`](product::Product) and of the rows of a [`matrix`], for every pointer.
@@ -16,6 +16,8 @@ mod avx2;
 mod avx512;
 mod dots;
 mod matrix;
+#[cfg(target_arch = "aarch64")]
+mod neon;
 mod product;
 mod scalar;
 
@@ -50,6 +52,12 @@ pub(crate) fn run<K: Kernel>(isa: Isa, kernel: K) -> K::Output {
             .run(kernel),
         #[cfg(not(target_arch = "x86_64"))]
         Isa::Avx2 | Isa::Avx512 => unreachable!("the door has not found it"),
+        #[cfg(target_arch = "aarch64")]
+        Isa::Neon => neon::Neon::detect()
+            .expect("the door has found it")
+            .run(kernel),
+        #[cfg(not(target_arch = "aarch64"))]
+        Isa::Neon => unreachable!("the door has not found it"),
     }
 }
 
