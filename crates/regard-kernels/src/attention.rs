@@ -1,11 +1,12 @@
 //! The door: options, checks, and what is handed to the kernels.
 
-use ndarray::{Array3, Array4, ArrayView2, ArrayView3, ArrayView4, ArrayViewMut3, ArrayViewMut4};
+use ndarray::{Array4, ArrayView2, ArrayView3, ArrayView4, ArrayViewMut3, ArrayViewMut4};
 
 use crate::element::Element;
 use crate::kernels::{Known, Wanted};
+use crate::memory::{expect_room, filled};
 use crate::numbers::Numbers;
-use crate::problem::{InDouble, Problem, expect_shape};
+use crate::problem::{InDouble, Problem, expect_shape, shape as shape_of};
 use crate::results::{Forward, Gradients, GradientsMut, OptionGradients, Upstream};
 use crate::{Blocks, Causal, Dropout, Error, Isa, reference};
 
@@ -243,8 +244,9 @@ impl<'a> Attention<'a> {
         v: ArrayView4<'_, E>,
     ) -> Result<Forward<E>, Error> {
         let (batch, heads, queries, _) = q.dim();
-        let mut out = Array4::from_elem((batch, heads, queries, v.dim().3), E::default());
-        let mut log_sum_exp = Array3::from_elem((batch, heads, queries), E::Sum::default());
+        let mut out = filled("out", (batch, heads, queries, v.dim().3), E::default())?;
+        let rows = (batch, heads, queries);
+        let mut log_sum_exp = filled("log_sum_exp", rows, E::Sum::default())?;
         self.forward_into(q, k, v, out.view_mut(), log_sum_exp.view_mut())?;
         Ok(Forward { out, log_sum_exp })
     }
@@ -311,8 +313,9 @@ impl<'a> Attention<'a> {
         v: ArrayView4<'_, E>,
         upstream: &Upstream<'_, E>,
     ) -> Result<Gradients<E>, Error> {
-        let zeros = |shape| Array4::from_elem(shape, E::default());
-        let (mut dq, mut dk, mut dv) = (zeros(q.dim()), zeros(k.dim()), zeros(v.dim()));
+        let zeros = |name, shape| filled(name, shape, E::default());
+        let (mut dq, mut dk) = (zeros("dq", q.dim())?, zeros("dk", k.dim())?);
+        let mut dv = zeros("dv", v.dim())?;
         let into = GradientsMut {
             q: dq.view_mut(),
             k: dk.view_mut(),
@@ -367,6 +370,16 @@ impl<'a> Attention<'a> {
         expect_shape("into.v", into.v.shape(), v.shape(), "that of `v`")?;
         self.check_wanted()?;
         let wanted = self.wanted();
+        let bytes = size_of::<E::Sum>();
+        if let Some((b, h, i, j)) = wanted.bias {
+            expect_room("bias_gradient", &[b, h, i, j], bytes)?;
+        }
+        if size_of::<E>() < bytes {
+            // Half types are summed beside the result.
+            for (name, shape) in [("dq", q.shape()), ("dk", k.shape()), ("dv", v.shape())] {
+                expect_room(name, shape, bytes)?;
+            }
+        }
         let known = Known {
             out: E::numbers(out.view()),
             log_sum_exp: log_sum_exp.view(),
@@ -414,6 +427,17 @@ impl<'a> Attention<'a> {
             E::numbers(k.view()),
             E::numbers(k.view()),
         )?;
+        let (batch, heads, queries, _) = q.dim();
+        // A score that may be none, a weight in f64, and the one that is handed over.
+        let bytes = size_of::<Option<f64>>() + 2 * size_of::<f64>();
+        let shape = [batch, heads, queries, k.dim().2];
+        expect_room("weights", &shape, bytes)?;
+        for (name, shape) in [("q", q.shape()), ("k", k.shape())] {
+            expect_room(name, shape, size_of::<f64>())?;
+        }
+        if let Some(bias) = &self.bias {
+            expect_room("bias", &shape_of(bias), size_of::<f64>())?;
+        }
         let (q, k) = (q.mapv(E::to_f64), k.mapv(E::to_f64));
         let in_double = InDouble::of(self);
         Ok(of(q.view(), k.view(), &in_double.options(self)).mapv(E::Sum::from_f64))

@@ -3,6 +3,7 @@
 use half::{bf16, f16};
 use ndarray::{Array3, Array4, ArrayView2, ArrayView3, ArrayView4, s};
 
+use crate::memory::filled;
 use crate::numbers::{Numbers, Stored};
 use crate::problem::expect_shape;
 use crate::{Attention, Causal, Element, Error, Forward};
@@ -75,7 +76,7 @@ impl Kept for i8 {
 /// use regard_kernels::{Attention, Cache};
 ///
 /// let (k, v) = (Array4::from_elem((1, 2, 5, 8), 0.5), Array4::ones((1, 2, 5, 8)));
-/// let mut cache = Cache::<f32>::new((1, 2, 1024, 8), 8);
+/// let mut cache = Cache::<f32>::new((1, 2, 1024, 8), 8)?;
 /// cache.append(k.view(), v.view())?;
 /// // The next token: one query, four heads.
 /// let q = Array4::<f32>::ones((1, 4, 1, 8));
@@ -94,21 +95,25 @@ pub struct Cache<C: CacheNumber> {
 
 impl<C: CacheNumber> Cache<C> {
     /// An empty one for keys of shape `[batch, kv_heads, capacity, head_dim]`.
+    ///
+    /// # Errors
+    /// More than there is memory for.
     pub fn new(
         (batch, kv_heads, capacity, head_dim): (usize, usize, usize, usize),
         value_dim: usize,
-    ) -> Self {
-        let empty = |width| {
-            (
-                Array4::from_elem((batch, kv_heads, capacity, width), C::default()),
-                Array3::from_elem((batch, kv_heads, capacity), 1.0),
-            )
+    ) -> Result<Self, Error> {
+        let empty = |name, width| {
+            let rows = (batch, kv_heads, capacity);
+            Ok((
+                filled(name, (rows.0, rows.1, rows.2, width), C::default())?,
+                filled(name, rows, 1.0)?,
+            ))
         };
-        Self {
-            keys: empty(head_dim),
-            values: empty(value_dim),
-            lengths: vec![0; batch],
-        }
+        Ok(Self {
+            keys: empty("keys", head_dim)?,
+            values: empty("values", value_dim)?,
+            lengths: filled("lengths", batch, 0)?.to_vec(),
+        })
     }
 
     /// How many keys each batch row holds.
@@ -282,9 +287,9 @@ impl Attention<'_> {
         let mut problem = self.check(E::numbers(q.view()), keys, values)?;
         problem.visibility.visible_keys = Some(cached.lengths);
         problem.visibility.offsets = Some(&offsets);
-        let mut out =
-            Array4::from_elem((batch, heads, queries, cached.values.dim().3), E::default());
-        let mut log_sum_exp = Array3::zeros((batch, heads, queries));
+        let width = cached.values.dim().3;
+        let mut out = filled("out", (batch, heads, queries, width), E::default())?;
+        let mut log_sum_exp = filled("log_sum_exp", (batch, heads, queries), 0.0)?;
         E::forward(isa, &problem, out.view_mut(), log_sum_exp.view_mut());
         Ok(Forward { out, log_sum_exp })
     }

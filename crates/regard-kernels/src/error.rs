@@ -130,6 +130,14 @@ pub enum Error {
         /// The pages there are.
         pages: usize,
     },
+    /// More than can be allocated.
+    #[error("there is not enough memory for `{name}` of shape {shape:?}")]
+    Memory {
+        /// The result, or the argument that is copied.
+        name: &'static str,
+        /// Its shape.
+        shape: Vec<usize>,
+    },
     /// An option that has another meaning than the caller may think where keys come from a cache.
     #[error("`{name}` cannot be given where keys come from a cache: {reason}")]
     NotCached {
@@ -147,7 +155,7 @@ pub enum Error {
         available: Vec<Isa>,
     },
     /// An environment variable that names no instruction set.
-    #[error("`{variable}` is `{found}`, expected one of scalar, avx2, avx512")]
+    #[error("`{variable}` is `{found}`, expected one of {}", names(&Isa::ALL))]
     UnknownIsa {
         /// The variable.
         variable: &'static str,

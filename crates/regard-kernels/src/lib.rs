@@ -1,7 +1,7 @@
 //! Exact attention on a CPU, forward and backward, on plain arrays.
 //!
 //! `out = softmax(q kᵀ · scale) v`, fused: the scores are never stored, so memory grows with the length of the
-//! sequences and not with its square. The instruction set (scalar, AVX2, AVX-512) is chosen at run time; the work is
+//! sequences and not with its square. The instruction set (scalar, AVX2, AVX-512, NEON) is chosen at run time; the work is
 //! shared out over the caller's `rayon` pool, and the result is the same to the last bit for any number of threads.
 //!
 //! ```
@@ -48,6 +48,7 @@ mod isa;
 mod kernels;
 mod mask;
 mod matrix;
+mod memory;
 mod merge;
 mod numbers;
 mod packed;

@@ -1,7 +1,8 @@
 //! Attention over all keys from attention over two parts of them.
 
-use ndarray::{Array3, Array4, ArrayView3, ArrayView4};
+use ndarray::{ArrayView3, ArrayView4};
 
+use crate::memory::filled;
 use crate::problem::expect_shape;
 use crate::{Element, Error, Forward};
 
@@ -27,8 +28,12 @@ pub fn merge<E: Element>(
     let reason = "[batch, heads, queries] of `out_a`";
     expect_shape("lse_a", lse_a.shape(), rows, reason)?;
     expect_shape("lse_b", lse_b.shape(), rows, reason)?;
-    let mut out = Array4::from_elem(shape, E::default());
-    let mut log_sum_exp = Array3::from_elem((shape.0, shape.1, shape.2), E::Sum::default());
+    let mut out = filled("out", shape, E::default())?;
+    let mut log_sum_exp = filled(
+        "log_sum_exp",
+        (shape.0, shape.1, shape.2),
+        E::Sum::default(),
+    )?;
     for ((b, h, i), lse) in log_sum_exp.indexed_iter_mut() {
         let (a, b_) = (lse_a[[b, h, i]].to_f64(), lse_b[[b, h, i]].to_f64());
         // The larger one is subtracted only so that exp does not overflow; a NaN makes the row NaN.

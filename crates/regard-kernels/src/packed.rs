@@ -8,6 +8,7 @@ use rayon::prelude::*;
 
 use crate::attention::Attention;
 use crate::kernels::{Known, Wanted};
+use crate::memory::filled;
 use crate::problem::expect_shape;
 use crate::results::GradientsMut;
 use crate::{Element, Error};
@@ -76,8 +77,8 @@ impl Attention<'_> {
         let isa = self.chosen_isa()?;
         self.check_packed(&q, &k, &v, packed)?;
         let (queries, heads, _) = q.dim();
-        let mut out = Array3::from_elem((queries, heads, v.dim().2), E::default());
-        let mut log_sum_exp = Array2::from_elem((heads, queries), E::Sum::default());
+        let mut out = filled("out", (queries, heads, v.dim().2), E::default())?;
+        let mut log_sum_exp = filled("log_sum_exp", (heads, queries), E::Sum::default())?;
         let outs = cut(out.view_mut(), Axis(0), packed.queries);
         let lses = cut(log_sum_exp.view_mut(), Axis(1), packed.queries);
         let tasks: Vec<_> = outs.into_iter().zip(lses).enumerate().collect();
@@ -121,8 +122,9 @@ impl Attention<'_> {
         let of_rows = "[heads, queries]";
         let found = upstream.log_sum_exp.shape();
         expect_shape("log_sum_exp", found, &[heads, queries], of_rows)?;
-        let zeros = |shape| Array3::from_elem(shape, E::default());
-        let (mut dq, mut dk, mut dv) = (zeros(q.dim()), zeros(k.dim()), zeros(v.dim()));
+        let zeros = |name, shape| filled(name, shape, E::default());
+        let (mut dq, mut dk) = (zeros("dq", q.dim())?, zeros("dk", k.dim())?);
+        let mut dv = zeros("dv", v.dim())?;
         let dqs = cut(dq.view_mut(), Axis(0), packed.queries);
         let dks = cut(dk.view_mut(), Axis(0), packed.keys);
         let dvs = cut(dv.view_mut(), Axis(0), packed.keys);

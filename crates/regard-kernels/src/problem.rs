@@ -4,6 +4,7 @@ use ndarray::{Array4, ArrayView2, ArrayView4};
 
 use crate::attention::Attention;
 use crate::mask::Visibility;
+use crate::memory::expect_room;
 use crate::numbers::Numbers;
 use crate::{Blocks, Dropout, Error, reference};
 
@@ -108,6 +109,7 @@ impl Attention<'_> {
         if (kv_heads == 0 && heads != 0) || (kv_heads != 0 && heads % kv_heads != 0) {
             return Err(Error::Heads { heads, kv_heads });
         }
+        check_width(head_dim, v.dim().3)?;
         self.check_numbers()?;
         let per_row = |name, length: Option<usize>| expect_length(name, length, batch, "batch row");
         per_row("visible_keys", self.visible_keys.map(<[usize]>::len))?;
@@ -230,6 +232,18 @@ impl Attention<'_> {
         }
         Ok(())
     }
+}
+
+/// The kernels keep some rows of `q`, `k` and `v` for each thread: at most 400, counted. That is worth asking for only where
+/// rows are so long that a view with strides of zero must be behind them.
+fn check_width(head_dim: usize, value_dim: usize) -> Result<(), Error> {
+    for (name, width) in [("q", head_dim), ("v", value_dim)] {
+        if width > 1 << 16 {
+            let shape = [rayon::current_num_threads(), 400, width];
+            expect_room(name, &shape, size_of::<f64>())?;
+        }
+    }
+    Ok(())
 }
 
 pub(crate) fn shape(numbers: &Numbers<'_>) -> [usize; 4] {

@@ -3,6 +3,7 @@
 use ndarray::{Array2, ArrayView2, Axis};
 
 use crate::Error;
+use crate::memory::expect_room;
 
 /// The attention weights of every query over the keys: `a_ij = exp(⟨u_i, v_j⟩) / Σ_j exp(⟨u_i, v_j⟩)`.
 ///
@@ -34,6 +35,11 @@ pub fn attention_weights(
             expected: vec![keys.dim().0, queries.dim().1],
             reason: "keys are as wide as queries",
         });
+    }
+    let bytes = size_of::<Option<f64>>() + 2 * size_of::<f64>(); // as for the weights of `Attention`
+    expect_room("weights", &[queries.dim().0, keys.dim().0], bytes)?;
+    for (name, of) in [("queries", &queries), ("keys", &keys)] {
+        expect_room(name, of.shape(), size_of::<f64>())?;
     }
     let (queries, keys) = (queries.mapv(f64::from), keys.mapv(f64::from));
     let axes = |of: Array2<f64>| of.insert_axis(Axis(0)).insert_axis(Axis(0));
@@ -75,13 +81,12 @@ pub fn weighted_sum(
             reason: "one value per weight",
         });
     }
-    Ok(Array2::from_shape_fn(
-        (weights.dim().0, values.dim().1),
-        |(i, c)| {
-            let sum: f64 = (0..values.dim().0)
-                .map(|j| f64::from(weights[[i, j]]) * f64::from(values[[j, c]]))
-                .sum();
-            sum as f32
-        },
-    ))
+    let shape = (weights.dim().0, values.dim().1);
+    expect_room("weighted_sum", &[shape.0, shape.1], size_of::<f32>())?;
+    Ok(Array2::from_shape_fn(shape, |(i, c)| {
+        let sum: f64 = (0..values.dim().0)
+            .map(|j| f64::from(weights[[i, j]]) * f64::from(values[[j, c]]))
+            .sum();
+        sum as f32
+    }))
 }

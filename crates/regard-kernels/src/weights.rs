@@ -3,6 +3,7 @@
 use ndarray::{Array3, Array4, ArrayView4};
 
 use crate::kernels::Known;
+use crate::memory::filled;
 use crate::problem::Problem;
 use crate::{Attention, Element, Error, Isa};
 
@@ -30,8 +31,8 @@ impl Attention<'_> {
     ) -> Result<TopWeights<E::Sum>, Error> {
         let (batch, heads, queries, _) = q.dim();
         let mut top = TopWeights {
-            keys: Array4::from_elem((batch, heads, queries, count), usize::MAX),
-            weights: Array4::from_elem((batch, heads, queries, count), E::Sum::default()),
+            keys: filled("keys", (batch, heads, queries, count), usize::MAX)?,
+            weights: filled("weights", (batch, heads, queries, count), E::Sum::default())?,
         };
         if count > 0 {
             self.with_log_sum_exp(&q, &k, |isa, problem, known| {
@@ -52,7 +53,7 @@ impl Attention<'_> {
         k: ArrayView4<'_, E>,
     ) -> Result<Array3<E::Sum>, Error> {
         let (batch, heads, _, _) = q.dim();
-        let mut sums = Array3::from_elem((batch, heads, k.dim().2), E::Sum::default());
+        let mut sums = filled("key_sums", (batch, heads, k.dim().2), E::Sum::default())?;
         self.with_log_sum_exp(&q, &k, |isa, problem, known| {
             E::key_sums(isa, problem, known, sums.view_mut());
         })?;
@@ -68,15 +69,15 @@ impl Attention<'_> {
     ) -> Result<(), Error> {
         let isa = self.chosen_isa()?;
         let (batch, heads, queries, _) = q.dim();
-        let nothing = Array4::from_elem((batch, k.dim().1, k.dim().2, 0), E::default());
+        let nothing = filled("v", (batch, k.dim().1, k.dim().2, 0), E::default())?;
         let mut problem = self.check(
             E::numbers(q.view()),
             E::numbers(k.view()),
             E::numbers(nothing.view()),
         )?;
         problem.dropout = None;
-        let mut out = Array4::from_elem((batch, heads, queries, 0), E::default());
-        let mut lse = Array3::from_elem((batch, heads, queries), E::Sum::default());
+        let mut out = filled("out", (batch, heads, queries, 0), E::default())?;
+        let mut lse = filled("log_sum_exp", (batch, heads, queries), E::Sum::default())?;
         E::forward(isa, &problem, out.view_mut(), lse.view_mut());
         let known = Known {
             out: E::numbers(out.view()),

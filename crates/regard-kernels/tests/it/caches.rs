@@ -1,7 +1,7 @@
 //! Keys and values from a cache.
 
 use ndarray::{Array2, Array4, Axis, concatenate, s};
-use regard_kernels::{Attention, Cache, CacheNumber, Cached, Causal, bf16, f16};
+use regard_kernels::{Attention, Cache, CacheNumber, Cached, Causal, Isa, bf16, f16};
 
 use crate::case::{close, tolerance};
 use crate::numbers::random;
@@ -9,7 +9,7 @@ use crate::numbers::random;
 /// A cache filled in three steps of 40, 1 and 30 keys, and what it holds.
 fn filled<C: CacheNumber>() -> (Cache<C>, Array4<f32>, Array4<f32>) {
     let (k, v) = (random((2, 2, 71, 24), 1), random((2, 2, 71, 10), 2));
-    let mut cache = Cache::<C>::new((2, 2, 80, 24), 10);
+    let mut cache = Cache::<C>::new((2, 2, 80, 24), 10).expect("there is memory");
     for range in [0..40, 40..41, 41..71] {
         let (k, v) = (
             k.slice(s![.., .., range.clone(), ..]),
@@ -25,9 +25,11 @@ fn filled<C: CacheNumber>() -> (Cache<C>, Array4<f32>, Array4<f32>) {
 fn agrees<C: CacheNumber>(allowed: f64) {
     let (mut cache, k, v) = filled::<C>();
     cache.truncate(1, 50);
-    for queries in [1, 3, 20] {
+    let each = |queries| Isa::available().into_iter().map(move |isa| (queries, isa));
+    for (queries, isa) in [1, 3, 20].into_iter().flat_map(each) {
         let q = random((2, 4, queries, 24), 3);
         let attention = Attention::new()
+            .isa(isa)
             .causal(Causal::BottomRight)
             .window(Some(33), None);
         let found = attention
@@ -72,9 +74,10 @@ fn pages_give_what_the_keys_in_their_order_give() {
     let lengths = [60, 35];
     let cached = Cached::paged(k_pages.view(), v_pages.view(), table.view(), &lengths)
         .expect("page 99 is not needed");
-    for queries in [1, 2, 9] {
+    let each = |queries| Isa::available().into_iter().map(move |isa| (queries, isa));
+    for (queries, isa) in [1, 2, 9].into_iter().flat_map(each) {
         let q = random((2, 4, queries, 24), 6);
-        let attention = Attention::new().causal(Causal::BottomRight);
+        let attention = Attention::new().isa(isa).causal(Causal::BottomRight);
         let found = attention.decode(q.view(), &cached).expect("a good call");
         for (row, &length) in lengths.iter().enumerate() {
             let rows = |pages: &Array4<f32>| {
@@ -136,7 +139,7 @@ fn a_row_of_eight_bits_with_a_nan_in_it_stays_nan() {
     let mut k = random((1, 1, 3, 8), 1);
     let v = random((1, 1, 3, 8), 2);
     k[[0, 0, 1, 5]] = f32::NAN;
-    let mut cache = Cache::<i8>::new((1, 1, 3, 8), 8);
+    let mut cache = Cache::<i8>::new((1, 1, 3, 8), 8).expect("there is memory");
     cache.append(k.view(), v.view()).expect("there is room");
     let q = random((1, 1, 1, 8), 3);
     let found = Attention::new()

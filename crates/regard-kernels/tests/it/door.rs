@@ -1,7 +1,7 @@
 //! What does not fit is refused at the door, in words that name the argument, what was found and what was expected.
 
-use ndarray::{Array3, Array4};
-use regard_kernels::{Attention, Isa};
+use ndarray::{Array3, Array4, Axis};
+use regard_kernels::{Attention, Cache, Isa};
 
 fn zeros(shape: (usize, usize, usize, usize)) -> Array4<f32> {
     Array4::zeros(shape)
@@ -141,10 +141,65 @@ fn sinks_are_one_per_head_and_have_a_gradient_only_if_there_are_any() {
 #[test]
 fn an_instruction_set_that_is_missing_is_an_error_and_not_another_one() {
     let x = zeros((1, 1, 2, 2));
-    for isa in [Isa::Scalar, Isa::Avx2, Isa::Avx512] {
+    for isa in Isa::ALL {
         let found = Attention::new()
             .isa(isa)
             .forward(x.view(), x.view(), x.view());
         assert_eq!(found.is_ok(), isa.is_available(), "{isa}");
     }
+}
+
+/// One number, seen as an array of any shape.
+fn endless(one: &Array4<f32>, shape: (usize, usize, usize, usize)) -> ndarray::ArrayView4<'_, f32> {
+    one.broadcast(shape).expect("a number broadcasts")
+}
+
+#[test]
+fn a_result_that_there_is_no_memory_for_is_refused() {
+    let one = zeros((1, 1, 1, 1));
+    // A petabyte of results or more, of inputs that take four bytes.
+    let long = endless(&one, (1, 1, 1 << 40, 8));
+    let many = endless(&one, (1, 1, 1 << 25, 1));
+    let attention = Attention::new();
+    let refusal = |found: Result<(), regard_kernels::Error>| {
+        let error = found.expect_err("there is no memory");
+        assert!(
+            matches!(error, regard_kernels::Error::Memory { .. }),
+            "{error}"
+        );
+        error.to_string()
+    };
+    let short = endless(&one, (1, 1, 1, 8));
+    assert_eq!(
+        refusal(attention.forward(long, short, short).map(drop)),
+        "there is not enough memory for `out` of shape [1, 1, 1099511627776, 8]"
+    );
+    assert_eq!(
+        refusal(attention.weights(many, many).map(drop)),
+        "there is not enough memory for `weights` of shape [1, 1, 33554432, 33554432]"
+    );
+    refusal(attention.scores(many, many).map(drop));
+    refusal(attention.top_weights(many, many, 1 << 25).map(drop));
+    refusal(attention.key_sums(short, long).map(drop));
+    // A count that no integer holds.
+    refusal(attention.top_weights(many, many, 1 << 60).map(drop));
+    // A single score, of rows that would be copied.
+    let wide = endless(&one, (1, 1, 1, 1 << 45));
+    let narrow = endless(&one, (1, 1, 1, 1));
+    refusal(attention.forward(wide, wide, narrow).map(drop));
+    refusal(attention.weights(wide, wide).map(drop));
+    // The gradient of a bias is as large as the bias.
+    let (q, lse) = (endless(&one, (1, 1, 2, 1)), Array3::zeros((1, 1, 2)));
+    let bias = endless(&one, (1, 1, 2, 1 << 45));
+    let keys = endless(&one, (1, 1, 1 << 45, 1));
+    let with_bias = Attention::new().bias(bias).bias_gradient(true);
+    refusal(
+        with_bias
+            .backward(q, keys, keys, q, lse.view(), q)
+            .map(drop),
+    );
+    refusal(Cache::<i8>::new((1, 1, 1 << 45, 8), 8).map(drop));
+    // The textbook's functions.
+    let rows = many.index_axis(Axis(0), 0).index_axis_move(Axis(0), 0);
+    refusal(regard_kernels::attention_weights(rows, rows).map(drop));
 }
