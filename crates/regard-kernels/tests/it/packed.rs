@@ -1,7 +1,7 @@
 //! Sequences of different lengths without padding.
 
 use ndarray::{Array2, Array3, Axis, s};
-use regard_kernels::{Attention, Causal, Dropout, Packed, PackedUpstream, Upstream};
+use regard_kernels::{Attention, Causal, Dropout, Isa, Packed, PackedUpstream, Upstream};
 
 use crate::numbers::random;
 
@@ -14,6 +14,12 @@ fn tokens(count: usize, heads: usize, width: usize, seed: u64) -> Array3<f32> {
 
 #[test]
 fn every_sequence_gets_what_it_gets_alone() {
+    Isa::available()
+        .into_iter()
+        .for_each(gets_what_it_gets_alone);
+}
+
+fn gets_what_it_gets_alone(isa: Isa) {
     let (q, k, v) = (
         tokens(41, 4, 8, 1),
         tokens(60, 2, 8, 2),
@@ -25,6 +31,7 @@ fn every_sequence_gets_what_it_gets_alone() {
         keys: &KEYS,
     };
     let attention = Attention::new()
+        .isa(isa)
         .causal(Causal::BottomRight)
         .window(Some(12), None)
         .sinks(&[0.3, -0.2, 0.1, 0.0])
