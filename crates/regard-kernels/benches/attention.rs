@@ -4,16 +4,11 @@
 //! contains a word). `REGARD_ISA` chooses the instruction set, `RAYON_NUM_THREADS` the threads. Operations are
 //! counted as 4 · batch · heads · queries · keys · head_dim forward and 10 · … backward, half of it if causal.
 #![expect(clippy::print_stdout, reason = "a table is what this program is for")]
-#![expect(
-    unsafe_code,
-    reason = "the peak is measured with the processor's own instructions"
-)]
 
 use std::time::Instant;
 
 use ndarray::Array4;
-use rayon::prelude::*;
-use regard_kernels::{Attention, Causal, Isa};
+use regard_kernels::{Attention, Causal, Isa, peak};
 
 struct Case {
     name: &'static str,
@@ -120,79 +115,17 @@ fn median(mut f: impl FnMut()) -> f64 {
     times[times.len() / 2]
 }
 
-/// Operations of [`sums`] and its like: 12 sums of 16 numbers, multiplied and added to.
-const SUMS: usize = 12;
-const ROUNDS: usize = 1 << 20;
-
-#[inline(always)]
-fn sums(factor: f32) -> f32 {
-    let mut sums = [[1.0f32; 16]; SUMS];
-    for _ in 0..ROUNDS {
-        for number in sums.as_flattened_mut() {
-            *number = number.mul_add(factor, 1e-3);
-        }
-    }
-    sums.as_flattened().iter().sum()
-}
-
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx2,fma")]
-fn sums_avx2(factor: f32) -> f32 {
-    // Half of the sums at a time: 12 registers.
-    let mut sums = [[1.0f32; 8]; SUMS];
-    for _ in 0..2 * ROUNDS {
-        for number in sums.as_flattened_mut() {
-            *number = number.mul_add(factor, 1e-3);
-        }
-    }
-    sums.as_flattened().iter().sum()
-}
-
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx512f")]
-fn sums_avx512(factor: f32) -> f32 {
-    sums(factor)
-}
-
-/// Multiplications and additions per second that all threads together can do, in units of 10⁹.
-fn peak(isa: Isa) -> Option<f64> {
-    let run = |factor: f32| match isa {
-        // SAFETY: `Isa::chosen` has found it on this processor.
-        #[cfg(target_arch = "x86_64")]
-        Isa::Avx2 => unsafe { sums_avx2(factor) },
-        // SAFETY: `Isa::chosen` has found it on this processor.
-        #[cfg(target_arch = "x86_64")]
-        Isa::Avx512 => unsafe { sums_avx512(factor) },
-        _ => 0.0,
-    };
-    if isa == Isa::Scalar {
-        return None;
-    }
-    let threads = rayon::current_num_threads();
-    let seconds = median(|| {
-        (0..threads).into_par_iter().for_each(|_| {
-            std::hint::black_box(run(std::hint::black_box(0.5)));
-        });
-    });
-    Some((threads * 2 * 16 * SUMS * ROUNDS) as f64 / seconds / 1e9)
-}
-
 fn main() {
     let filter = std::env::args()
         .skip(1)
         .find(|argument| !argument.starts_with('-'))
         .unwrap_or_default();
     let isa = Isa::chosen().expect("REGARD_ISA names an instruction set of this machine");
-    let peak = peak(isa);
-    let share = |rate: f64| {
-        peak.map_or(String::new(), |peak| {
-            format!(" ({:2.0} %)", 100.0 * rate / peak)
-        })
-    };
+    let peak = peak(isa).expect("the instruction set is there") / 1e9;
+    let share = |rate: f64| format!(" ({:2.0} %)", 100.0 * rate / peak);
     println!(
-        "{isa}, {} threads; peak {:.0} GFLOP/s",
-        rayon::current_num_threads(),
-        peak.unwrap_or(f64::NAN)
+        "{isa}, {} threads; peak {peak:.0} GFLOP/s",
+        rayon::current_num_threads()
     );
     println!(
         "{:24} {:>18} {:>18} {:>18}",

@@ -65,6 +65,7 @@ pub use element::Element;
 pub use error::Error;
 pub use half::{bf16, f16};
 pub use isa::Isa;
+pub use kernels::peak;
 pub use mask::{Blocks, Causal};
 pub use matrix::{PackedMatrix, add_to_product, product};
 pub use merge::merge;

@@ -14,6 +14,7 @@ mod dropout;
 mod exponential;
 mod forward;
 mod pairs;
+mod peak;
 mod score_gradients;
 mod scores;
 mod sink_gradient;
@@ -22,6 +23,7 @@ mod tiles;
 pub(crate) mod weights;
 
 pub(crate) use backward::{Known, Wanted, backward};
+pub use peak::peak;
 pub(crate) use tiles::RowsMut;
 
 pub(crate) use forward::forward;
