@@ -103,12 +103,6 @@ fn empty(py: Python<'_>) -> PyResult<&Bound<'_, PyAny>> {
     EMPTY.import(py, "numpy", "empty")
 }
 
-/// A `MemoryError` where a result that the kernels make cannot be had: they would end the process.
-pub fn room(py: Python<'_>, shape: &[usize]) -> PyResult<()> {
-    empty(py)?.call1((shape.to_vec(),))?;
-    Ok(())
-}
-
 /// An array to write to, which overlaps none that is read, nor itself: threads write to different elements of it.
 pub fn write4<'py, T: NumpyElement>(
     name: &str,

@@ -1,5 +1,6 @@
 //! What the kernels refuse, as `regard.RegardError`.
 
+use pyo3::exceptions::PyMemoryError;
 use pyo3::prelude::*;
 use regard_kernels::Error;
 
@@ -14,13 +15,16 @@ const NAMES: [(&str, &str); 5] = [
     ("d_log_sum_exp", "d_lse"),
 ];
 
-/// The exception of an error of the kernels.
+/// The exception of an error of the kernels; what there is no memory for is Python's `MemoryError`.
 pub fn refused(error: Error) -> PyErr {
     let message = NAMES
         .iter()
         .fold(error.to_string(), |message, (theirs, ours)| {
             message.replace(&format!("`{theirs}`"), &format!("`{ours}`"))
         });
+    if let Error::Memory { .. } = error {
+        return PyMemoryError::new_err(message);
+    }
     // The first word between backticks is the argument, in every message of the kernels.
     let argument = message.split('`').nth(1).unwrap_or_default().to_owned();
     let (found, expected) = match &error {
@@ -42,7 +46,7 @@ pub fn refused(error: Error) -> PyErr {
         }
         Error::NoGradient { option, .. } => ("asked for".into(), format!("a `{option}`")),
         Error::MissingIsa { isa, available } => (isa.to_string(), format!("{available:?}")),
-        Error::UnknownIsa { found, .. } => (found.clone(), "scalar, avx2 or avx512".into()),
+        Error::UnknownIsa { found, .. } => (found.clone(), "scalar, avx2, avx512 or neon".into()),
         _ => (String::new(), String::new()),
     };
     RegardError::new_err((message, argument, found, expected))

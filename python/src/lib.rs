@@ -12,7 +12,7 @@ use pyo3::prelude::*;
 use pyo3::types::PyDict;
 use regard_kernels::{GradientsMut, Isa, Upstream};
 
-use crate::arrays::{Number, new3, new4, read3, read4, room, write3, write4};
+use crate::arrays::{Number, new3, new4, read3, read4, write3, write4};
 use crate::errors::{refuse, refused};
 use crate::options::Options;
 
@@ -188,7 +188,6 @@ fn weights_of<'py, E: Number>(
     let bias = options.bias()?;
     let attention = options.attention(&bias)?;
     let (q, k) = (q.as_array(), k.as_array());
-    room(py, &[q.dim().0, q.dim().1, q.dim().2, k.dim().2])?;
     let weights = py.detach(|| {
         threads::on_them(|| {
             if scores {
@@ -232,7 +231,6 @@ fn top_weights_of<'py, E: Number>(
             &format!("at most the {keys} keys of `k`"),
         ));
     }
-    room(py, &[2, q.dim().0, q.dim().1, q.dim().2, count])?;
     let top = py
         .detach(|| threads::on_them(|| attention.top_weights(q, k, count)))
         .map_err(refused)?;
@@ -264,7 +262,6 @@ fn key_sums_of<'py, E: Number>(
     let bias = options.bias()?;
     let attention = options.attention(&bias)?;
     let (q, k) = (q.as_array(), k.as_array());
-    room(py, &[q.dim().0, q.dim().1, k.dim().2])?;
     let sums = py.detach(|| threads::on_them(|| attention.key_sums(q, k)));
     Ok(sums.map_err(refused)?.into_pyarray(py).into_any())
 }
@@ -309,6 +306,17 @@ fn instruction_sets() -> PyResult<(Vec<String>, String)> {
     Ok((names, Isa::chosen().map_err(refused)?.to_string()))
 }
 
+/// GFLOP/s of additions and multiplications that the threads can do together, with an instruction set or the one that is used.
+#[pyfunction]
+fn peak(py: Python<'_>, isa: Option<&str>) -> PyResult<f64> {
+    let isa = match isa {
+        Some(name) => name.parse().map_err(refused)?,
+        None => Isa::chosen().map_err(refused)?,
+    };
+    let peak = py.detach(|| threads::on_them(|| regard_kernels::peak(isa)));
+    Ok(peak.map_err(refused)? / 1e9)
+}
+
 #[pymodule]
 fn _regard(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(forward, module)?)?;
@@ -318,6 +326,7 @@ fn _regard(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(key_sums, module)?)?;
     module.add_function(wrap_pyfunction!(merge, module)?)?;
     module.add_function(wrap_pyfunction!(instruction_sets, module)?)?;
+    module.add_function(wrap_pyfunction!(peak, module)?)?;
     module.add_function(wrap_pyfunction!(threads::set_num_threads, module)?)?;
     module.add_function(wrap_pyfunction!(threads::num_threads, module)?)?;
     Ok(())

@@ -182,7 +182,7 @@ def test_other_python_threads_run_meanwhile():
         ({"softcap": "x"}, "softcap", "`softcap` is a str, expected a number"),
         ({"sinks": [1.0]}, "sinks", "`sinks` has 1 elements, expected 4 (one per head of `q`)"),
         ({"dropout_p": 1.0}, "dropout_p", "the probability of `dropout_p` is 1, expected at least 0 and below 1"),
-        ({"isa": "sse9"}, "isa", "`isa` is `sse9`, expected one of scalar, avx2, avx512"),
+        ({"isa": "sse9"}, "isa", "`isa` is `sse9`, expected one of scalar, avx2, avx512, neon"),
         ({"out": numbers(2, 4, 7, 9)}, "out", "`out` has shape [2, 4, 7, 9], expected [2, 4, 7, 8]"),
         ({"block_mask": (np.ones((1, 1), bool), (0, 4))}, "block_mask", "the size of `block_mask` is 0 × 4, expected at least 1 × 1"),
         ({"documents": np.zeros((2, 7))}, "documents", "`documents` is float64 with shape"),
@@ -259,6 +259,9 @@ def test_an_option_that_there_is_not_is_a_type_error():
 def test_the_processor_is_described():
     cpu = regard.cpu()
     assert "scalar" in cpu.available and cpu.chosen in cpu.available and cpu.threads >= 1
+    assert regard.peak() > 0.1 and regard.peak("scalar") > 0.1
+    with pytest.raises(regard.RegardError, match="`isa` is `sse9`, expected one of"):
+        regard.peak("sse9")
 
 
 class Foreign:

@@ -31,6 +31,7 @@ __all__ = [
     "get_num_threads",
     "key_sums",
     "merge",
+    "peak",
     "set_num_threads",
     "top_weights",
 ]
@@ -83,7 +84,7 @@ def attention(q: Any, k: Any, v: Any, *, return_lse: bool = False, out: Any = No
     - `attn_mask` of booleans: True = may attend.
     - `sinks`: a number a head, the score of one key more whose value is 0.
     - `dropout_p`, `seed`: weights are dropped after the softmax; the same seed drops the same ones.
-    - `isa`: 'scalar', 'avx2' or 'avx512', instead of the best one there is (or of the variable REGARD_ISA).
+    - `isa`: 'scalar', 'avx2', 'avx512' or 'neon', instead of the best one there is (or of the variable REGARD_ISA).
 
     With `return_lse` the result is `(out, lse)`, the natural logarithm of each row's sum of exponentials, float32 (float64
     for float64). `out` is an array to write to. A query that sees nothing gives 0, and −inf as its lse.
@@ -199,6 +200,14 @@ def cpu() -> Cpu:
     """The instruction sets of this processor, the one that is used, and the number of threads."""
     available, chosen = _regard.instruction_sets()
     return Cpu(tuple(available), chosen, _regard.num_threads())
+
+
+def peak(isa: str | None = None) -> float:
+    """GFLOP/s in single precision that the threads reach together where nothing has to be read: what to measure a rate by.
+
+    With the instruction set named, or the one that is used. It takes some tenths of a second.
+    """
+    return _regard.peak(_arguments.isa_name(isa))
 
 
 def set_num_threads(count: int) -> None:

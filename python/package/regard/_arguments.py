@@ -178,6 +178,12 @@ def of_blocks(value: Any) -> tuple[np.ndarray, tuple[int, int]]:
     return visible, (count("block_mask", rows), count("block_mask", columns))
 
 
+def isa_name(isa: Any) -> str | None:
+    if isa is not None and not isinstance(isa, str):
+        raise refuse("isa", f"a {type(isa).__name__}", "a name: 'scalar', 'avx2', 'avx512' or 'neon'")
+    return isa
+
+
 def options(
     *,
     attn_mask: Any = None,
@@ -260,9 +266,7 @@ def options(
     probability = number("dropout_p", dropout_p)
     if probability != 0.0:
         found["dropout"] = (probability, count("seed", seed))
-    if isa is not None and not isinstance(isa, str):
-        raise refuse("isa", f"a {type(isa).__name__}", "a name: 'scalar', 'avx2' or 'avx512'")
-    found["isa"] = isa
+    found["isa"] = isa_name(isa)
     return found
 
 
