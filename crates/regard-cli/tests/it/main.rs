@@ -3,6 +3,7 @@
 mod classification;
 mod help;
 mod resume;
+mod vision;
 mod weights;
 
 use std::path::Path;

@@ -269,27 +269,67 @@ fn the_presets_have_the_sizes_they_are_named_for() {
 }
 
 #[test]
-fn a_model_answers_pictures_of_another_size() {
+fn a_model_answers_pictures_of_another_size_and_those_of_its_own_as_before() {
+    for config in kinds() {
+        let model = stirred(config.init(1, &Device::flex()).unwrap());
+        let pictures = random([2, 12, 8, 3], 5, &Device::flex());
+        let expected = model.forward(pictures.clone(), &mut Noise::off());
+        let same = model.clone().resized(&config).unwrap();
+        let found = same.forward(pictures.clone(), &mut Noise::off());
+        assert_close(&values(&found), &values(&expected), "the same size");
+
+        let larger = VisionTransformerConfig {
+            picture_height: 24,
+            picture_width: 16,
+            ..config.clone()
+        };
+        let model = model.resized(&larger).unwrap();
+        assert_eq!(parameters::shapes(&model), larger.parameter_shapes());
+        let logits = model.forward(
+            random([1, 24, 16, 3], 5, &Device::flex()),
+            &mut Noise::off(),
+        );
+        assert_eq!(logits.dims(), [1, 5]);
+    }
+}
+
+#[test]
+fn a_model_is_resized_to_nothing_but_another_size() {
     let config = small(
         Cut::Convolution { layers: 2 },
         Positions::Learned,
         Summary::Attention,
     );
-    let larger = VisionTransformerConfig {
-        picture_height: 20,
-        picture_width: 20,
-        ..config.clone()
-    };
-    let model = config
-        .init(1, &Device::flex())
-        .unwrap()
-        .resized(&larger)
-        .unwrap();
-    let logits = model.forward(
-        random([1, 20, 20, 3], 5, &Device::flex()),
-        &mut Noise::off(),
-    );
-    assert_eq!(logits.dims(), [1, 5]);
+    let others = [
+        VisionTransformerConfig {
+            width: 32,
+            ..config.clone()
+        },
+        VisionTransformerConfig {
+            layers: 1,
+            ..config.clone()
+        },
+        VisionTransformerConfig {
+            classes: 6,
+            ..config.clone()
+        },
+        VisionTransformerConfig {
+            summary: Summary::ClassToken,
+            ..config.clone()
+        },
+        VisionTransformerConfig {
+            cut: Cut::Patches { size: 4 },
+            ..config.clone()
+        },
+    ];
+    for other in others {
+        let model = config.init(1, &Device::flex()).unwrap();
+        assert_eq!(
+            model.resized(&other).unwrap_err().field,
+            "model",
+            "{other:?}"
+        );
+    }
 }
 
 #[test]

@@ -45,8 +45,8 @@ pub struct PictureMap {
 
 impl PictureMap {
     /// The map at the picture's own size, row after row: linear between the centres of the places, scaled so that its
-    /// largest value is 1. What the model saw around the picture is not on it.
-    pub fn over_picture(&self) -> Vec<f32> {
+    /// largest value is 1; and what that was before. What the model saw around the picture is not on it.
+    pub fn over_picture(&self) -> (Vec<f32>, f32) {
         let [height, width] = self.picture;
         let frame = crate::pictures::frame(self.picture, self.model);
         let Frame { top, left, .. } = frame;
@@ -77,7 +77,7 @@ impl PictureMap {
         if largest > 0.0 {
             map.iter_mut().for_each(|value| *value /= largest);
         }
-        map
+        (map, largest)
     }
 }
 

@@ -6,6 +6,7 @@ use regard_nn::models::vision_transformer::{Summary, VisionTransformer, VisionTr
 use regard_nn::parameters::{self, NamedTensor};
 use serde::{Deserialize, Serialize};
 
+use super::gallery::Part;
 use crate::{Error, Result};
 
 /// The prefix in the model file of the same model without attention.
@@ -32,10 +33,12 @@ pub(super) struct Pixels {
 }
 
 impl Pixels {
-    /// Mean and standard deviation of each channel of `[…, channels]`.
-    pub(super) fn measure(pixels: &[u8], channels: usize) -> Self {
+    /// Mean and standard deviation of each channel.
+    pub(super) fn measure(part: &Part) -> Self {
+        let channels = part.shape.channels;
         let mut counts = vec![[0_u64; 256]; channels];
-        for pixel in pixels.chunks(channels) {
+        let pictures = (0..part.len()).map(|row| part.one(row));
+        for pixel in pictures.flat_map(|picture| picture.chunks(channels)) {
             for (counts, byte) in counts.iter_mut().zip(pixel) {
                 counts[usize::from(*byte)] += 1;
             }
@@ -136,13 +139,20 @@ pub(super) fn assemble(
 #[cfg(test)]
 mod tests {
     use super::Pixels;
+    use crate::image_recognition::augment::Shape;
+    use crate::image_recognition::gallery::Part;
 
     #[test]
     fn measured_pixels_have_mean_zero_and_deviation_one() {
         let pixels: Vec<u8> = (0..=255)
             .flat_map(|byte| [byte, 255 - byte / 2, 9])
             .collect();
-        let map = Pixels::measure(&pixels, 3).map();
+        let shape = Shape {
+            height: 16,
+            width: 16,
+            channels: 3,
+        };
+        let map = Pixels::measure(&Part::of(shape, pixels.clone(), 1)).map();
         for (channel, (factor, offset)) in map.into_iter().enumerate() {
             let values: Vec<f32> = pixels
                 .iter()

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
+use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 
@@ -20,7 +21,10 @@ pub(super) struct Part {
     /// What they are, in words.
     pub(super) name: String,
     pub(super) shape: Shape,
-    pixels: Vec<u8>,
+    /// All pictures that were read together, `[pictures, height, width, channels]`: parts of them share the memory.
+    pixels: Arc<Vec<u8>>,
+    /// Which of them are this part's, in order.
+    rows: Vec<usize>,
     /// Index into the labels; those of a test part may lie beyond what the model knows.
     pub(super) labels: Vec<usize>,
     /// What each picture is called.
@@ -38,7 +42,8 @@ impl Part {
         Self {
             name: String::new(),
             shape,
-            pixels,
+            pixels: Arc::new(pixels),
+            rows: (0..count).collect(),
             labels: vec![0; count],
             places: vec![String::new(); count],
         }
@@ -50,11 +55,7 @@ impl Part {
 
     /// The pixels of one picture.
     pub(super) fn one(&self, row: usize) -> &[u8] {
-        &self.pixels[row * self.shape.len()..(row + 1) * self.shape.len()]
-    }
-
-    pub(super) fn pixels(&self) -> &[u8] {
-        &self.pixels
+        &self.pixels[self.rows[row] * self.shape.len()..][..self.shape.len()]
     }
 
     pub(super) fn picture(&self, row: usize) -> Picture {
@@ -70,10 +71,8 @@ impl Part {
         Self {
             name,
             shape: self.shape,
-            pixels: rows
-                .iter()
-                .flat_map(|row| self.one(*row).iter().copied())
-                .collect(),
+            pixels: Arc::clone(&self.pixels),
+            rows: rows.iter().map(|row| self.rows[*row]).collect(),
             labels: rows.iter().map(|row| self.labels[*row]).collect(),
             places: rows.iter().map(|row| self.places[*row].clone()).collect(),
         }
@@ -101,7 +100,7 @@ const MOST_VALIDATION: usize = 5000;
 const LONGER_SIDE: usize = 64;
 
 impl Gallery {
-    /// Reads the pictures of the request; `shape` is that of a run which is continued.
+    /// Reads the pictures of the request; `shape` is that of a run which is continued, or of the model it begins with.
     pub(super) fn read(
         request: &TrainRequest,
         shape: Option<Shape>,
@@ -225,12 +224,15 @@ impl Gallery {
             skipped,
             truncated_texts: 0,
         };
+        let parts = train.len() + validation.len() + test.as_ref().map_or(0, Part::len);
         listener.hear(&Event::Said(format!(
-            "{} pictures to learn from and {} to validate on, {} labels, the most frequent {:.1} % of them",
+            "{} pictures to learn from and {} to validate on, {} labels, the most frequent {:.1} % of them; all pictures take {} MiB \
+             of memory",
             train.len(),
             validation.len(),
             labels.len(),
-            100.0 * counts.iter().max().copied().unwrap_or(0) as f64 / train.len() as f64
+            100.0 * counts.iter().max().copied().unwrap_or(0) as f64 / train.len() as f64,
+            (parts * shape.len()).div_ceil(1 << 20)
         )));
         Ok(Self {
             labels,
@@ -287,7 +289,8 @@ pub(super) fn load(
             .iter()
             .map(|at| sizes.items[*at].place.clone())
             .collect(),
-        pixels: loaded.pixels,
+        rows: (0..loaded.kept.len()).collect(),
+        pixels: Arc::new(loaded.pixels),
     };
     Ok((part, loaded.skipped, loaded.kept))
 }

@@ -12,6 +12,7 @@ mod plan;
 mod report;
 mod run;
 mod settings;
+mod start;
 mod train;
 
 pub use answers::{Mistake, PictureMap, Prediction, Scored};

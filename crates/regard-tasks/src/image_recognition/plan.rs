@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::augment::{Augment, Shape};
 use super::config::Pixels;
 use super::gallery::{Gallery, Part};
+use super::start::Start;
 use super::{Settings, TrainRequest};
 use crate::report::FileFacts;
 use crate::trainer::{Optimizer, Recipe, Schedule};
@@ -19,6 +20,9 @@ use crate::{Error, Result};
 pub(super) struct Plan {
     /// The pictures it was made for: a run is only resumed on the same ones.
     files: Vec<FileFacts>,
+    /// SHA-256 of the weights that it begins with; none where they are random.
+    #[serde(default)]
+    start: Option<String>,
     pub(super) model: VisionTransformerConfig,
     pub(super) pixels: Pixels,
     pub(super) augment: Augment,
@@ -37,11 +41,19 @@ const SEEN: usize = 800_000;
 
 impl Plan {
     /// The settings the user gave, and the recipe for the rest (docs/benchmarks.md has the trials it comes from).
-    pub(super) fn new(request: &TrainRequest, gallery: &Gallery) -> Result<Self> {
+    pub(super) fn new(
+        request: &TrainRequest,
+        gallery: &Gallery,
+        start: Option<&Start>,
+    ) -> Result<Self> {
         let settings = &request.settings;
         let shape = gallery.train.shape;
         let rows = gallery.train.len();
-        let model = model_of(settings, shape, gallery.labels.len())?;
+        let preset = match start {
+            Some(start) => start.config().model.clone(),
+            None => preset_of(settings, shape)?,
+        };
+        let model = model_of(settings, preset, shape, gallery.labels.len())?;
         let flip = Flip::measure(&gallery.train, gallery.labels.len());
         let epochs = settings.epochs.unwrap_or((SEEN / rows).clamp(12, 40));
         let augment = Augment {
@@ -49,11 +61,15 @@ impl Plan {
                 .shift
                 .unwrap_or(shape.height.min(shape.width).div_ceil(14)),
             flip: settings.flip.unwrap_or(flip.makes_sense()),
+            crop: settings.crop.unwrap_or(1.0),
             distort: settings.distort.unwrap_or(0.0),
             erase: settings.erase.unwrap_or(0.0),
             mix: settings.mix.unwrap_or(0.0),
         };
         let mut notes = Vec::new();
+        if let (Some(start), Some(folder)) = (start, &request.start) {
+            notes.push(start.note(folder, &gallery.labels));
+        }
         let [down, across] = model.grid();
         notes.push(format!(
             "the model reads {} × {} pixels in {} as {} places, {down} × {across} (--set picture_height=, picture_width=, channels=)",
@@ -78,8 +94,13 @@ impl Plan {
         ));
         Ok(Self {
             files: gallery.facts.files.clone(),
+            start: start.map(|start| start.fingerprint.clone()),
             model,
-            pixels: Pixels::measure(gallery.train.pixels(), shape.channels),
+            // The weights know pixels on the scale that they were learned with.
+            pixels: match start {
+                Some(start) => start.config().pixels.clone(),
+                None => Pixels::measure(&gallery.train),
+            },
             augment,
             recipe: Recipe {
                 optimizer: settings.optimizer.unwrap_or(Optimizer::Muon),
@@ -130,8 +151,15 @@ impl Plan {
         Ok(())
     }
 
-    /// A run is only resumed on the pictures that it was made for.
-    pub(super) fn check_same_data(&self, gallery: &Gallery) -> Result<()> {
+    /// A run is only resumed on the pictures that it was made for, and from the weights that it began with.
+    pub(super) fn check_same_data(&self, gallery: &Gallery, start: Option<&Start>) -> Result<()> {
+        if self.start.as_ref() != start.map(|start| &start.fingerprint) {
+            return Err(Error::argument(
+                "--resume",
+                "another --start than when the run began",
+                "the same one",
+            ));
+        }
         if self.files != gallery.facts.files {
             return Err(Error::argument(
                 "--resume",
@@ -143,8 +171,8 @@ impl Plan {
     }
 }
 
-/// The model of the settings for pictures of that shape.
-fn model_of(settings: &Settings, shape: Shape, classes: usize) -> Result<VisionTransformerConfig> {
+/// The sizes by name, with a tokenizer that suits pictures of that shape.
+fn preset_of(settings: &Settings, shape: Shape) -> Result<VisionTransformerConfig> {
     let size = settings.size.as_deref().unwrap_or("small");
     let preset = VisionTransformerConfig::preset(size)
         .ok_or_else(|| Error::setting("size", size, "a size by name"))?;
@@ -157,13 +185,26 @@ fn model_of(settings: &Settings, shape: Shape, classes: usize) -> Result<VisionT
         }
         count
     };
-    let cut = match (settings.patch, settings.convolutions, preset.cut) {
-        (Some(size), _, _) => Cut::Patches { size },
-        (None, Some(layers), _) => Cut::Convolution { layers },
-        (None, None, Cut::Patches { size }) => Cut::Patches { size },
-        (None, None, Cut::Convolution { .. }) => Cut::Convolution {
+    let cut = match preset.cut {
+        Cut::Patches { size } => Cut::Patches { size },
+        Cut::Convolution { .. } => Cut::Convolution {
             layers: halvings(shape.height.max(shape.width)),
         },
+    };
+    Ok(VisionTransformerConfig { cut, ..preset })
+}
+
+/// The model of the settings for pictures of that shape; what they do not say is the preset's.
+fn model_of(
+    settings: &Settings,
+    preset: VisionTransformerConfig,
+    shape: Shape,
+    classes: usize,
+) -> Result<VisionTransformerConfig> {
+    let cut = match (settings.patch, settings.convolutions) {
+        (Some(size), _) => Cut::Patches { size },
+        (None, Some(layers)) => Cut::Convolution { layers },
+        (None, None) => preset.cut,
     };
     let model = VisionTransformerConfig {
         picture_height: shape.height,
@@ -177,11 +218,13 @@ fn model_of(settings: &Settings, shape: Shape, classes: usize) -> Result<VisionT
         feed_forward: settings.feed_forward.unwrap_or(preset.feed_forward),
         dropout: settings.dropout.unwrap_or(preset.dropout),
         stochastic_depth: settings.stochastic_depth.unwrap_or(preset.stochastic_depth),
+        positions: settings.positions.unwrap_or(preset.positions),
+        summary: settings.summary.unwrap_or(preset.summary),
         ..preset
     };
     model
         .validate()
-        .map_err(|error| Error::setting("size", size, error))?;
+        .map_err(|error| Error::setting(error.field, error.found, error.expected))?;
     Ok(model)
 }
 

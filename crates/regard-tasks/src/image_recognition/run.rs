@@ -101,6 +101,18 @@ impl ImageClassifier {
         })
     }
 
+    /// What a run that begins with this model takes over: sizes, labels, the model and its rival without attention.
+    pub(super) fn into_parts(
+        self,
+    ) -> (
+        Config,
+        Vec<String>,
+        VisionTransformer,
+        Option<VisionTransformer>,
+    ) {
+        (self.config, self.labels, self.model, self.without_attention)
+    }
+
     /// Scores the model on labelled pictures: a folder with a folder for each label, IDX files or a table.
     ///
     /// # Errors

@@ -1,6 +1,6 @@
 //! Everything a user can turn. What is not set is inferred from the data, and said aloud.
 
-use regard_nn::models::vision_transformer::VisionTransformerConfig;
+use regard_nn::models::vision_transformer::{Positions, Summary, VisionTransformerConfig};
 use serde::{Deserialize, Serialize};
 
 use crate::limits::{count, positive, share};
@@ -23,6 +23,10 @@ pub struct Settings {
     pub convolutions: Option<usize>,
     /// Side of plain patches, instead of the convolutional tokenizer.
     pub patch: Option<usize>,
+    /// How a place is told from another: `learned` vectors, or `sinusoidal` ones of row and column.
+    pub positions: Option<Positions>,
+    /// What the answer is read from: the places summed up by `attention`, a `class_token`, or the `mean`.
+    pub summary: Option<Summary>,
     /// Numbers in the vector of a place.
     pub width: Option<usize>,
     /// Encoder layers.
@@ -39,7 +43,10 @@ pub struct Settings {
     pub shift: Option<usize>,
     /// Pictures are mirrored at random in training.
     pub flip: Option<bool>,
-    /// Share of pictures that are turned, slanted, scaled, or changed in brightness or contrast in training.
+    /// Smallest share of a picture that is taken for the whole in training; 1 = no crop.
+    pub crop: Option<f64>,
+    /// Share of pictures that are changed in one of twelve ways in training: turned, slanted, scaled, or changed in light,
+    /// colours or detail.
     pub distort: Option<f64>,
     /// Share of pictures of which a rectangle is hidden in training.
     pub erase: Option<f64>,
@@ -101,6 +108,11 @@ impl Settings {
             ("mix", self.mix),
         ] {
             share(name, value, 1.0 + f64::EPSILON)?;
+        }
+        if let Some(crop) = self.crop
+            && !(0.05..=1.0).contains(&crop)
+        {
+            return Err(Error::setting("crop", crop, "0.05 to 1"));
         }
         share("weight_decay", self.weight_decay, 1e3)?;
         share("validation_share", self.validation_share, 0.9)?;

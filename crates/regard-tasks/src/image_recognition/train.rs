@@ -15,6 +15,7 @@ use super::learner::{PictureLearner, probabilities};
 use super::maps::MapRequest;
 use super::plan::Plan;
 use super::run::{ImageClassifier, TASK};
+use super::start::Start;
 use super::{Settings, report};
 use crate::pictures::{Picture, PictureColumns};
 use crate::report::{ModelFacts, Report, readme};
@@ -33,6 +34,8 @@ pub struct TrainRequest {
     pub test: Option<PathBuf>,
     /// Folder to write the model to.
     pub out: PathBuf,
+    /// A model folder whose weights the run begins with; `None` = random ones.
+    pub start: Option<PathBuf>,
     /// Columns of a table that the user named.
     pub columns: PictureColumns,
     /// Settings the user gave.
@@ -70,30 +73,44 @@ pub fn train(request: &TrainRequest, listener: &mut dyn Listener) -> Result<Repo
     let device = trainer::device(&request.device)?;
     let folder = RunFolder::open(&request.out, request.resume)?;
     let known = folder.read::<Plan>("plan.json")?;
-    let gallery = Gallery::read(request, known.as_ref().map(Plan::shape), listener)?;
+    let start = request.start.as_deref();
+    let start = start
+        .map(|folder| Start::open(folder, &request.settings))
+        .transpose()?;
+    let shape = known.as_ref().map(Plan::shape);
+    let shape = shape.or(start.as_ref().map(|start| start.shape(&request.settings)));
+    let gallery = Gallery::read(request, shape, listener)?;
     let plan = match known {
         Some(plan) => {
-            plan.check_same_data(&gallery)?;
+            plan.check_same_data(&gallery, start.as_ref())?;
             listener.hear(&Event::Said(
                 "continuing the interrupted run, with the settings it began with".to_owned(),
             ));
             plan
         }
-        None => first_plan(request, &gallery, &folder, &device, started, listener)?,
+        None => {
+            let plan = Plan::new(request, &gallery, start.as_ref())?;
+            settle(plan, request, &gallery, &folder, &device, started, listener)?
+        }
     };
     let fit = |model: &VisionTransformerConfig,
                name: &str,
                listener: &mut dyn Listener|
      -> Result<Fitted> {
         let learner = learner(&gallery, &plan, &device);
-        let model = first_model(model, &plan, &device)?;
+        let mut first = first_model(model, &plan, &device)?;
+        if let Some(start) = &start {
+            let device = device.clone().autodiff();
+            first = start.with_weights(first, model, &gallery.labels, &device)?;
+        }
         let checkpoint = folder.checkpoint(name, request.settings.checkpoint_steps);
-        trainer::fit(&learner, model, &plan.recipe, &checkpoint, listener)
+        trainer::fit(&learner, first, &plan.recipe, &checkpoint, listener)
     };
     listener.hear(&Event::Phase("training the vision transformer".to_owned()));
     let fitted = fit(&plan.model, "attention", listener)?;
     let rival = config::without_attention(&plan.model);
-    let without = match request.rivals {
+    let rivals = request.rivals && start.as_ref().is_none_or(Start::has_rival);
+    let without = match rivals {
         true => {
             listener.hear(&Event::Phase(format!("rival: {MEAN}")));
             Some(fit(&rival, "mean", listener)?)
@@ -181,8 +198,9 @@ pub fn train(request: &TrainRequest, listener: &mut dyn Listener) -> Result<Repo
     Ok(report)
 }
 
-/// Decides everything that is decided once, and writes it down before the first step.
-fn first_plan(
+/// Fits the plan to the minutes, and writes it down before the first step.
+fn settle(
+    mut plan: Plan,
     request: &TrainRequest,
     gallery: &Gallery,
     folder: &RunFolder,
@@ -190,7 +208,6 @@ fn first_plan(
     started: Instant,
     listener: &mut dyn Listener,
 ) -> Result<Plan> {
-    let mut plan = Plan::new(request, gallery)?;
     if let Some(minutes) = request.minutes {
         listener.hear(&Event::Phase("measuring this machine".to_owned()));
         let model = first_model(&plan.model, &plan, device)?;

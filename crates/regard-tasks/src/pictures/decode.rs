@@ -2,6 +2,7 @@
 
 use std::io::Cursor;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Mutex, PoisonError};
 
 use image::codecs::jpeg::JpegDecoder;
 use image::codecs::png::PngDecoder;
@@ -9,6 +10,11 @@ use image::codecs::webp::WebPDecoder;
 use image::{DynamicImage, ImageDecoder, ImageFormat, Limits};
 
 use super::{MOST_BYTES, MOST_PIXELS, MOST_SIDE, Picture};
+
+/// Unpacked bytes above which pictures are decoded one after the other, however many threads there are: decoding takes up to
+/// three times the bytes that come out.
+const LARGE: u64 = 32 << 20;
+static ONE_LARGE: Mutex<()> = Mutex::new(());
 
 /// Decodes a PNG, JPEG or WebP picture; the [module](super) has the rules.
 ///
@@ -19,6 +25,8 @@ pub fn decode(bytes: &[u8]) -> Result<Picture, String> {
     guarded(|| {
         let mut decoder = decoder(bytes)?;
         let orientation = decoder.orientation().map_err(|error| damaged(&error))?;
+        let _turn = (decoder.total_bytes() > LARGE)
+            .then(|| ONE_LARGE.lock().unwrap_or_else(PoisonError::into_inner));
         let mut picture = DynamicImage::from_decoder(decoder).map_err(|error| damaged(&error))?;
         picture.apply_orientation(orientation);
         Ok(plain(picture))
@@ -112,13 +120,29 @@ fn decoder(bytes: &[u8]) -> Result<Box<dyn ImageDecoder + '_>, String> {
     Ok(decoder)
 }
 
-/// The decoder fills what is missing of a JPEG with grey; a whole one has its end marker after the last of its scans. In
-/// the compressed data no marker can stand: a byte 255 is followed by 0 there.
+/// The decoder fills what is missing of a JPEG with grey, so its segments are walked to the end marker: a picture that a
+/// thumbnail or a film follows in the same file, as cameras write them, is whole; one that breaks off is not.
 fn whole_jpeg(bytes: &[u8]) -> Result<(), String> {
-    let last = |marker: u8| bytes.windows(2).rposition(|pair| pair == [0xFF, marker]);
-    match (last(0xDA), last(0xD9)) {
-        (Some(scan), Some(end)) if end > scan => Ok(()),
-        _ => Err("a JPEG that breaks off, expected a whole one".to_owned()),
+    const END: u8 = 0xD9;
+    let broken = || "a JPEG that breaks off, expected a whole one".to_owned();
+    let mut rest = bytes.get(2..).ok_or_else(broken)?;
+    loop {
+        // A marker is 255 and a byte that is neither 0, which stands for 255 in the data of a scan, nor 255, which fills up.
+        let marker = rest
+            .windows(2)
+            .position(|pair| pair[0] == 0xFF && !matches!(pair[1], 0 | 0xFF));
+        let at = marker.ok_or_else(broken)?;
+        let (marker, after) = (rest[at + 1], &rest[at + 2..]);
+        let length = match marker {
+            END => return Ok(()),
+            // These stand alone: restarts inside a scan, another beginning.
+            0x01 | 0xD0..=0xD8 => 0,
+            _ => match after {
+                [high, low, ..] => usize::from(u16::from_be_bytes([*high, *low])).max(2),
+                _ => return Err(broken()),
+            },
+        };
+        rest = after.get(length..).ok_or_else(broken)?;
     }
 }
 

@@ -31,10 +31,14 @@ pub(super) struct Contents {
 /// The pair of files in a folder whose names begin with one of `parts` and hold `images` and `labels`, as MNIST's do
 /// (`train-images-idx3-ubyte`, also with `.gz`).
 pub(super) fn find(folder: &Path, parts: &[&str]) -> Result<Option<Pair>> {
-    let mut names: Vec<PathBuf> = fs::read_dir(folder)
-        .map_err(|source| Error::read(folder, source))?
-        .filter_map(|entry| entry.ok().map(|entry| entry.path()))
-        .collect();
+    let failed = |source| Error::read(folder, source);
+    let mut names: Vec<PathBuf> = Vec::new();
+    for entry in fs::read_dir(folder).map_err(failed)? {
+        let entry = entry.map_err(failed)?;
+        if entry.file_type().map_err(failed)?.is_file() {
+            names.push(entry.path());
+        }
+    }
     names.sort();
     let find = |what: &str| {
         names.iter().find(|path| {
@@ -49,12 +53,31 @@ pub(super) fn find(folder: &Path, parts: &[&str]) -> Result<Option<Pair>> {
             labels: labels.clone(),
         })),
         (None, None) => Ok(None),
-        (Some(found), None) | (None, Some(found)) => Err(Error::table(
-            found,
-            None,
-            "an IDX file of pictures and one of labels belong together, and the other is missing",
-        )),
+        (Some(found), None) | (None, Some(found)) => Err(alone(found)),
     }
+}
+
+/// The pair that a file of that name belongs to; none if it is called otherwise.
+pub(super) fn around(path: &Path) -> Result<Option<Pair>> {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    if !name.contains("idx") || !(name.contains("images") || name.contains("labels")) {
+        return Ok(None);
+    }
+    let sibling = |name: String| path.with_file_name(name);
+    let pair = Pair {
+        pictures: sibling(name.replace("labels", "images").replace("idx1", "idx3")),
+        labels: sibling(name.replace("images", "labels").replace("idx3", "idx1")),
+    };
+    match pair.pictures.is_file() && pair.labels.is_file() {
+        true => Ok(Some(pair)),
+        false => Err(alone(path)),
+    }
+}
+
+fn alone(path: &Path) -> Error {
+    let what =
+        "an IDX file of pictures and one of labels belong together, and the other is missing";
+    Error::table(path, None, what)
 }
 
 /// Reads both files.

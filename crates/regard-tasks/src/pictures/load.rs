@@ -18,6 +18,16 @@ const TOGETHER: usize = 512;
 /// Bytes of all pictures at the model's size at most: they are kept in memory, so that no step waits for a disk.
 const MOST_TOGETHER: usize = 16 << 30;
 
+/// Bytes that the machine can still give, where it says so (Linux): a run that is killed for its memory says nothing.
+fn free_memory() -> Option<usize> {
+    let about = fs::read_to_string("/proc/meminfo").ok()?;
+    let line = about
+        .lines()
+        .find_map(|line| line.strip_prefix("MemAvailable:"))?;
+    let kibibytes: usize = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    kibibytes.checked_mul(1024)
+}
+
 /// What the headers say.
 pub(crate) struct Sizes {
     /// The pictures whose header is right.
@@ -102,11 +112,12 @@ pub(crate) fn load(
     listener: &mut dyn Listener,
 ) -> Result<Loaded> {
     let of_one = sides[0] * sides[1] * channels;
-    if items.len().saturating_mul(of_one) > MOST_TOGETHER {
+    let room = free_memory().map_or(MOST_TOGETHER, |free| free.min(MOST_TOGETHER));
+    if items.len().saturating_mul(of_one) > room {
         let found = format!("{} pictures of {of_one} bytes each", items.len());
         let expected = format!(
-            "at most {} GiB in memory: a smaller --set picture_height=",
-            MOST_TOGETHER >> 30
+            "at most {} MiB, which is what this machine has room for: fewer pictures, or smaller ones (--set picture_height=, picture_width=)",
+            room >> 20
         );
         return Err(Error::argument("--data", found, expected));
     }

@@ -79,12 +79,18 @@ const PICTURE_COLUMNS: [&str; 10] = [
 ];
 const LABEL_COLUMNS: [&str; 6] = ["label", "class", "category", "target", "tag", "y"];
 
-/// Finds the pictures of `path`: a table, a folder with IDX files, one with `train` and `test` folders, or one with a folder
+/// Finds the pictures of `path`: a table, an IDX file, a folder with IDX files, one with `train` and `test` folders, or one with a folder
 /// for each class.
 pub(crate) fn find(path: &Path, purpose: Purpose, columns: &PictureColumns) -> Result<Album> {
     let about = fs::metadata(path).map_err(|source| Error::read(path, source))?;
     if !about.is_dir() {
-        return table(path, columns);
+        return match idx::around(path)? {
+            Some(pair) => Ok(Album {
+                items: idx_items(&pair)?,
+                ..Album::default()
+            }),
+            None => table(path, columns),
+        };
     }
     let [train, test] = [
         idx::find(path, &["train"])?,
@@ -145,7 +151,7 @@ fn folder(path: &Path, purpose: Purpose) -> Result<Album> {
         names
             .iter()
             .map(|name| path.join(name))
-            .find(|part| part.is_dir())
+            .find(|part| fs::symlink_metadata(part).is_ok_and(|about| about.is_dir()))
     };
     let [train, validation, test] = [
         part(&["train", "training"]),
@@ -461,9 +467,10 @@ mod tests {
         std::os::unix::fs::symlink("/etc/passwd", folder.path().join("cat/out.png"))
             .expect("a link");
         std::os::unix::fs::symlink("/", folder.path().join("everything")).expect("a link");
+        std::os::unix::fs::symlink("/", folder.path().join("train")).expect("a link");
         let album = find(folder.path(), Purpose::Learn, &PictureColumns::default())
             .expect("there are pictures");
         assert_eq!(album.items.len(), 2);
-        assert!(album.skipped[0].contains("2 links"), "{:?}", album.skipped);
+        assert!(album.skipped[0].contains("3 links"), "{:?}", album.skipped);
     }
 }

@@ -7,6 +7,7 @@ mod hostile_bundle;
 mod image_recognition;
 mod linear;
 mod metrics;
+mod picture_sources;
 mod pictures;
 mod sequence_to_sequence;
 mod splits;

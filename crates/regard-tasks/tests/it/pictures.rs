@@ -8,6 +8,8 @@ use std::time::Instant;
 use image::{DynamicImage, ImageBuffer, ImageFormat, Luma, LumaA, Rgb, Rgba};
 use regard_tasks::pictures::{Picture, decode};
 
+use crate::picture_sources::claims;
+
 fn golden(name: &str) -> Vec<u8> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/pictures");
     fs::read(folder.join(name)).unwrap()
@@ -49,6 +51,43 @@ fn a_turned_photograph_is_turned_back() {
     assert!(is(&picture, 2, 4, RED) && is(&picture, 13, 4, BLUE));
 }
 
+/// EXIF's eight orientations of the same pixels (red left, blue right): sides, and where red is then.
+#[test]
+fn every_orientation_of_a_camera_is_honoured() {
+    let mut bytes = golden("turned.jpg");
+    let tag = [0x01, 0x12]; // EXIF's name of the orientation, in either byte order
+    let at = bytes
+        .windows(2)
+        .position(|pair| pair == tag || pair == [tag[1], tag[0]])
+        .unwrap();
+    let value = (at + 8..at + 10).find(|at| bytes[*at] == 6).unwrap();
+    let [left, right, top, bottom] = [(4, 2), (4, 13), (2, 4), (13, 4)];
+    let expected = [left, right, right, left, top, top, bottom, bottom];
+    for (orientation, (row, column)) in (1..).zip(expected) {
+        bytes[value] = orientation;
+        let picture = decode(&bytes).unwrap();
+        let sides = if orientation < 5 { [8, 16] } else { [16, 8] };
+        assert_eq!([picture.height, picture.width], sides, "{orientation}");
+        assert!(is(&picture, row, column, RED), "{orientation}");
+        let [far_row, far_column] = [sides[0] - 1 - row, sides[1] - 1 - column];
+        assert!(is(&picture, far_row, far_column, BLUE), "{orientation}");
+    }
+}
+
+#[test]
+fn what_a_camera_writes_behind_a_photograph_does_not_spoil_it() {
+    // A film, in which every pair of bytes may stand; it was taken for the photograph's own data.
+    for film in [
+        &[0xFF, 0xDA, 0, 1][..],
+        &[0xFF, 0xD8, 0xFF, 0xDA, 0, 4, 7, 7],
+        &[0; 9],
+    ] {
+        let whole = golden("cmyk.jpg");
+        let together = [whole.as_slice(), film].concat();
+        assert_eq!(decode(&together), decode(&whole));
+    }
+}
+
 #[test]
 fn grey_stays_grey_sixteen_bits_become_eight_and_one_bit_black_and_white() {
     let deep = ImageBuffer::<Luma<u16>, _>::from_fn(3, 2, |x, _| Luma([x as u16 * 30_000]));
@@ -77,6 +116,14 @@ fn what_is_transparent_shows_white() {
     let clear = ImageBuffer::<Rgba<u8>, _>::from_fn(2, 1, |x, _| Rgba([200, 0, 0, 255 * x as u8]));
     let found = decode(&packed(clear, ImageFormat::Png)).unwrap();
     assert_eq!(found.pixels, [255, 255, 255, 200, 0, 0]);
+    let deep = ImageBuffer::<Rgba<u16>, _>::from_pixel(1, 1, Rgba([0, 65_535, 0, 32_896]));
+    assert_eq!(
+        decode(&packed(deep, ImageFormat::Png)).unwrap().pixels,
+        [127, 255, 127]
+    );
+    // A palette whose second colour is transparent.
+    let found = decode(&golden("clear_palette.png")).unwrap();
+    assert!(is(&found, 4, 2, RED) && is(&found, 4, 13, [255; 3]));
     let half = ImageBuffer::<LumaA<u8>, _>::from_pixel(1, 1, LumaA([0, 51]));
     assert_eq!(
         decode(&packed(half, ImageFormat::Png)).unwrap().pixels,
@@ -92,18 +139,6 @@ fn animations_are_refused() {
             "{name}"
         );
     }
-}
-
-/// A PNG that claims to be of that size and breaks off after its header: 65 bytes or fewer.
-fn claims(width: u32, height: u32) -> Vec<u8> {
-    let mut bytes = packed(ImageBuffer::<Luma<u8>, _>::new(1, 1), ImageFormat::Png);
-    bytes[16..20].copy_from_slice(&width.to_be_bytes());
-    bytes[20..24].copy_from_slice(&height.to_be_bytes());
-    let mut checksum = flate2::Crc::new();
-    checksum.update(&bytes[12..29]);
-    bytes[29..33].copy_from_slice(&checksum.sum().to_be_bytes());
-    bytes.truncate(65);
-    bytes
 }
 
 #[test]

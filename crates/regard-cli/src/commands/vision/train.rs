@@ -31,6 +31,10 @@ pub(crate) struct Vision {
     /// Pictures to score the finished model on [default: `test` in --data, or the validation part].
     #[arg(long, value_name = "PATH")]
     test: Option<PathBuf>,
+    /// Begin with the weights of this model instead of random ones; its sizes are taken over, pictures may have another size
+    /// and other labels.
+    #[arg(long, value_name = "FOLDER")]
+    start: Option<PathBuf>,
     /// Column of a table that holds paths or bytes of pictures [default: inferred].
     #[arg(long, value_name = "NAME")]
     picture_column: Option<String>,
@@ -68,6 +72,7 @@ impl Vision {
             validation: self.validation,
             test: self.test,
             out: self.out,
+            start: self.start,
             columns: PictureColumns {
                 picture: self.picture_column,
                 label: self.label_column,

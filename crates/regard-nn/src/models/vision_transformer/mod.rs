@@ -22,7 +22,7 @@ use crate::layers::{
     PatchEmbedding, normal, sinusoidal_grid,
 };
 use crate::mechanisms::LearnedQuery;
-use crate::{ConfigError, Noise};
+use crate::{ConfigError, Noise, parameters};
 
 /// The model; see the [module](self).
 #[derive(Module, Debug)]
@@ -121,9 +121,20 @@ impl VisionTransformer {
     ///
     /// # Errors
     ///
-    /// When `config` is not valid, or differs in more than the size of the picture.
+    /// When `config` is not valid, or has other parameters than this model, the number of positions aside.
     pub fn resized(self, config: &VisionTransformerConfig) -> Result<Self, ConfigError> {
         config.validate()?;
+        let mine = parameters::shapes(&self).into_iter();
+        for ((name, found), (expected_name, expected)) in mine.zip(config.parameter_shapes()) {
+            if name != expected_name || (found != expected && name != "positions.weight") {
+                let expected = format!("`{name}` of shape {found:?}, as the model has it");
+                return Err(ConfigError::new(
+                    "model",
+                    format!("`{expected_name}`"),
+                    expected,
+                ));
+            }
+        }
         let grid = config.grid();
         let positions = self.positions.map(|positions| {
             let table = positions.weight.val();

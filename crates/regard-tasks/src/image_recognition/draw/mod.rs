@@ -1,5 +1,7 @@
 //! Pictures of what a model saw: a map laid over its picture, and a sheet of mistakes.
 
+mod legend;
+
 use plotters::style::colors::colormaps::{ColorMap, ViridisRGB};
 
 use super::{Mistake, PictureMap};
@@ -7,14 +9,13 @@ use crate::pictures::{Picture, scaled};
 
 /// A drawn picture is at least so wide or high, whichever is more: a picture of 28 pixels could not be looked at.
 const SMALLEST: usize = 448;
-/// Rows of the legend under a map.
-const LEGEND: usize = 16;
 /// Share of the map's colour where the map is strongest; it fades to a fifth of it where nothing was looked at.
 const STRONGEST: f32 = 0.75;
 const FAINTEST: f32 = 0.15;
 
 /// The map over its picture, as a PNG with the picture's own ratio of sides; under it the colours from none (left) to the
-/// largest weight (right). The colours are those of viridis, equally bright steps for equal steps of the weight.
+/// largest weight (right), with the share of the whole weight that it is. The colours are those of viridis, equally bright
+/// steps for equal steps of the weight.
 pub fn overlay(picture: &Picture, map: &PictureMap) -> Vec<u8> {
     let times = SMALLEST.div_ceil(picture.height.max(picture.width)).max(1);
     let [height, width] = [picture.height * times, picture.width * times];
@@ -22,9 +23,9 @@ pub fn overlay(picture: &Picture, map: &PictureMap) -> Vec<u8> {
         picture: [height, width],
         ..map.clone()
     };
-    let weights = enlarged.over_picture();
+    let (weights, largest) = enlarged.over_picture();
     let colours = picture.clone().with_channels(3);
-    let mut pixels = Vec::with_capacity((height + LEGEND) * width * 3);
+    let mut pixels = Vec::with_capacity((height + legend::HEIGHT) * width * 3);
     for row in 0..height {
         for column in 0..width {
             let at = ((row / times) * picture.width + column / times) * 3;
@@ -37,12 +38,8 @@ pub fn overlay(picture: &Picture, map: &PictureMap) -> Vec<u8> {
             }
         }
     }
-    for _ in 0..LEGEND {
-        for column in 0..width {
-            pixels.extend(viridis(column as f32 / (width - 1).max(1) as f32));
-        }
-    }
-    png(pixels, height + LEGEND, width)
+    pixels.extend(legend::legend(width, largest));
+    png(pixels, height + legend::HEIGHT, width)
 }
 
 /// Red, green and blue of a weight from 0 to 1.
