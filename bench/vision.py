@@ -252,7 +252,7 @@ def train(folder, arguments):
 
 
 def per_epoch(folder, arguments):
-    """Both over as many seconds of steps, in turn; ours is the rate that its progress shows."""
+    """Both over as many steps, in turn, without their first ones; ours are counted by its progress."""
     pictures, labels = folder.part("train")
     rows = folder.report["data"]["train_rows"]
     rates = {"PyTorch": [], "Regard": []}
@@ -268,17 +268,20 @@ def per_epoch(folder, arguments):
             command = [ROOT / "target/release/regard", "train", "vision", "--data", arguments.data, "--out", f"{place}/model", "--no-rivals"]
             command += ["--set", f"batch_rows={arguments.batch_rows}", "--set", f"flip={str(arguments.flip).lower()}"]
             process = subprocess.Popen(list(map(str, command)), stderr=subprocess.PIPE, text=True, env=threads)
-            rate = None
+            first = last = None
             for line in process.stderr:
-                found = re.search(r"step ([\d,]+) of .* ([\d,]+) pictures/s", line)
-                if found and int(found[1].replace(",", "")) >= arguments.steps:
-                    rate = float(found[2].replace(",", ""))
+                found = re.search(r"step ([\d,]+) of ", line)
+                step = int(found[1].replace(",", "")) if found else 0
+                if step >= 5:
+                    last = step, time.time()
+                    first = first or last
+                if first and step >= first[0] + arguments.steps:
                     break
             process.terminate()
             process.communicate()
-            if rate is None:
+            if last == first:
                 raise SystemExit("`regard train vision` ended before it said how fast it was")
-            rates["Regard"].append(rate)
+            rates["Regard"].append((last[0] - first[0]) * arguments.batch_rows / (last[1] - first[1]))
         print({name: round(values[-1], 1) for name, values in rates.items()}, flush=True)
     median = {name: statistics.median(values) for name, values in rates.items()}
     for name, rate in median.items():

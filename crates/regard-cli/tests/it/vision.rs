@@ -237,7 +237,7 @@ fn evaluation_shows_classes_confusions_and_a_sheet_of_mistakes() {
     }
     assert_eq!(
         Picture::open(&sheet).expect("it is a picture").width,
-        2 * 120 + 8
+        2 * 136 + 8
     );
     let data = trained.path("pictures").display().to_string();
     let output = regard()

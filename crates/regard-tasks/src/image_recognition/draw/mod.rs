@@ -48,8 +48,8 @@ fn viridis(weight: f32) -> [u8; 3] {
     [colour.0, colour.1, colour.2]
 }
 
-/// Side of a picture on the sheet, and the space around it.
-const CELL: usize = 112;
+/// Side of a picture on the sheet, twice that of the largest that is read unless it is asked for, and the space around it.
+const CELL: usize = 128;
 const SPACE: usize = 8;
 /// Pictures in a row of the sheet.
 const ACROSS: usize = 8;
