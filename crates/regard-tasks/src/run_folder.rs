@@ -33,7 +33,9 @@ impl RunFolder {
         name.push(".training");
         let path = out.with_file_name(name);
         let shown = path.display();
-        if path.exists() && !resume {
+        // A run that failed on its data has written nothing: there is nothing to continue, and nothing to lose.
+        let begun = fs::read_dir(&path).is_ok_and(|mut files| files.next().is_some());
+        if begun && !resume {
             return Err(Error::argument(
                 "--out",
                 format!("an unfinished run in {shown}"),

@@ -104,7 +104,7 @@ fn training_says_what_it_found_what_it_left_out_and_how_good_the_model_is() {
     let trained = trained();
     for part in [
         "pictures of pictures/test are scored on",
-        "pictures checked",
+        "checking the pictures",
         "broken.png: no picture, expected PNG, JPEG or WebP",
         "12 × 16 pixels in grey",
         "mirrored at random",
@@ -262,11 +262,39 @@ fn what_is_wrong_with_the_command_line_is_code_2_and_what_is_wrong_with_a_file_c
         without_folder(&seen, trained.folder.path())
     };
     let picture = trained.picture();
-    insta::assert_snapshot!(said(&["train", "vision", "--data", "nowhere", "--out", "other"]), @"");
-    insta::assert_snapshot!(said(&["train", "vision", "--data", "pictures", "--out", "other", "--set", "summary=sum"]), @"");
-    insta::assert_snapshot!(said(&["train", "vision", "--data", "pictures", "--out", "other", "--set", "crop=2"]), @"");
-    insta::assert_snapshot!(said(&["train", "vision", "--data", "pictures/test/竖", "--out", "other"]), @"");
-    insta::assert_snapshot!(said(&["explain", "model", &picture, "--class", "dog"]), @"");
-    insta::assert_snapshot!(said(&["explain", "model", &picture, "--layer", "7"]), @"");
-    insta::assert_snapshot!(said(&["explain", "model", "pictures/train/竖/broken.png"]), @"");
+    insta::assert_snapshot!(said(&["train", "vision", "--data", "nowhere", "--out", "other"]), @r"
+    --- standard error
+    error: nowhere: cannot be read: No such file or directory (os error 2)
+    --- exit code 1
+    ");
+    insta::assert_snapshot!(said(&["train", "vision", "--data", "pictures", "--out", "other", "--set", "summary=sum"]), @r"
+    --- standard error
+    error: --set summary=sum: unknown variant `sum`, expected one of `mean`, `attention`, `class_token`
+    --- exit code 2
+    ");
+    insta::assert_snapshot!(said(&["train", "vision", "--data", "pictures", "--out", "other", "--set", "crop=2"]), @r"
+    --- standard error
+    error: setting `crop` is 2, expected 0.05 to 1
+    --- exit code 1
+    ");
+    insta::assert_snapshot!(said(&["train", "vision", "--data", "pictures/test/竖", "--out", "other"]), @r"
+    --- standard error
+    error: `--data pictures/test/竖`: found no picture in a folder of its class (left out 10 pictures outside of a class's folder: `40.png`, `41.png`, `42.png`, `43.png`, `44.png`, …), expected folders named like their class, with files that end in .png, .jpg, .jpeg, .webp
+    --- exit code 1
+    ");
+    insta::assert_snapshot!(said(&["explain", "model", &picture, "--class", "dog"]), @r"
+    --- standard error
+    error: `--class`: found `dog`, expected one of `liegend`, `竖`
+    --- exit code 1
+    ");
+    insta::assert_snapshot!(said(&["explain", "model", &picture, "--layer", "7"]), @r"
+    --- standard error
+    error: `--layer`: found 7, expected a layer of 0 to 0, counted from 0
+    --- exit code 1
+    ");
+    insta::assert_snapshot!(said(&["explain", "model", "pictures/train/竖/broken.png"]), @r"
+    --- standard error
+    error: pictures/train/竖/broken.png: no picture, expected PNG, JPEG or WebP
+    --- exit code 1
+    ");
 }

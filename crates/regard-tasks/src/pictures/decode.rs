@@ -11,6 +11,10 @@ use image::{DynamicImage, ImageDecoder, ImageFormat, Limits};
 
 use super::{MOST_BYTES, MOST_PIXELS, MOST_SIDE, Picture};
 
+/// Bytes of what stands in a PNG beside its pixels, unpacked: profiles are of kilobytes, and one of a megabyte may unpack to a
+/// gigabyte.
+const MOST_BESIDE: u64 = 16 << 20;
+
 /// Unpacked bytes above which pictures are decoded one after the other, however many threads there are: decoding takes up to
 /// three times the bytes that come out.
 const LARGE: u64 = 32 << 20;
@@ -74,7 +78,7 @@ fn decoder(bytes: &[u8]) -> Result<Box<dyn ImageDecoder + '_>, String> {
     let decoder: Box<dyn ImageDecoder + '_> = match image::guess_format(bytes) {
         Ok(ImageFormat::Png) => {
             let mut limits = Limits::no_limits();
-            limits.max_alloc = Some(2 * MOST_BYTES);
+            limits.max_alloc = Some(MOST_BESIDE);
             let decoder = PngDecoder::with_limits(read, limits).map_err(|error| damaged(&error))?;
             if decoder.is_apng().map_err(|error| damaged(&error))? {
                 return Err(animated());

@@ -324,18 +324,18 @@ fn data_that_cannot_be_learned_from_says_why() {
     let nothing = failure(&request(folder.path(), "model"));
     assert!(nothing.contains("pictures: cannot be read"), "{nothing}");
     fs::create_dir_all(folder.path().join("pictures/cat")).unwrap();
-    let empty = failure(&request(folder.path(), "model2"));
+    let empty = failure(&request(folder.path(), "model"));
     assert!(empty.contains("folders named like their class"), "{empty}");
     write(
         &folder.path().join("pictures/cat/a.png"),
         &made(1, "cross").0,
     );
-    let one = failure(&request(folder.path(), "model3"));
+    let one = failure(&request(folder.path(), "model"));
     assert!(
         one.contains("only the label `cat`") && one.contains("at least two"),
         "{one}"
     );
-    let mut odd = request(folder.path(), "model4");
+    let mut odd = request(folder.path(), "model");
     odd.settings.size = Some("huge".to_owned());
     assert!(failure(&odd).contains("tiny, small, medium, vit-tiny"));
 }
