@@ -15,7 +15,7 @@ Needs: torch, ctranslate2, tokenizers, safetensors, sacrebleu.
 import argparse
 import csv
 import json
-import math
+import os
 import random
 import resource
 import statistics
@@ -51,6 +51,8 @@ class Folder:
         self.config = json.loads((self.path / "config.json").read_text())
         self.report = json.loads((self.path / "report.json").read_text())
         self.model = self.config["model"]
+        if self.model.get("source_vocabulary"):
+            sys.exit(f"{path} has a vocabulary for each side; this script compares models with one for both")
         self.tokenizer = Tokenizer.from_file(str(self.path / "tokenizer.json"))
         self.end = self.model["vocabulary"] - 1
 
@@ -65,16 +67,10 @@ class Folder:
 # --- the same model in CTranslate2 -----------------------------------------------------------------------------------
 
 
-def sinusoidal(length, width):
-    position = np.arange(length)[:, None]
-    c = np.arange(width)[None, :]
-    angle = position / 10_000.0 ** ((c - c % 2) / width)
-    return np.where(c % 2 == 0, np.sin(angle), np.cos(angle)).astype(np.float32)
-
-
 def convert(folder, weights, out):
     """Writes weights under Regard's names as a CTranslate2 model."""
     from ctranslate2.specs import common_spec, transformer_spec
+    from transformer import sinusoidal
 
     model = folder.model
     spec = transformer_spec.TransformerSpec.from_config(
@@ -139,14 +135,16 @@ def convert(folder, weights, out):
 class Translator:
     """CTranslate2 with float32 weights and two threads."""
 
-    def __init__(self, folder, weights, threads=2):
+    def __init__(self, folder, weights, threads=2, place=None):
         import ctranslate2
 
         self.folder = folder
-        self.place = tempfile.TemporaryDirectory()
-        convert(folder, weights, self.place.name)
+        if place is None:
+            self.place = tempfile.TemporaryDirectory()
+            place = self.place.name
+            convert(folder, weights, place)
         self.model = ctranslate2.Translator(
-            self.place.name, device="cpu", compute_type="float32", inter_threads=1, intra_threads=threads
+            place, device="cpu", compute_type="float32", inter_threads=1, intra_threads=threads
         )
 
     def translate(self, texts, beam=5, batch=32):
@@ -170,155 +168,42 @@ class Translator:
 
 def train(arguments):
     import torch
-    from torch import nn
-    from torch.nn import functional as F
+    from transformer import Transformer, batches, optimizer_of, step
 
     torch.manual_seed(arguments.seed)
     torch.set_num_threads(arguments.threads)
-    random.seed(arguments.seed)
+    draw = random.Random(arguments.seed)
     folder = Folder(arguments.model)
     sizes = folder.model
-    width, heads, end = sizes["width"], sizes["heads"], folder.end
-
-    class Attention(nn.Module):
-        def __init__(self):
-            super().__init__()
-            for name in ("query", "key", "value", "output"):
-                setattr(self, name, nn.Linear(width, width))
-
-        def forward(self, x, source, mask=None, causal=False):
-            split = lambda y: y.unflatten(-1, (heads, -1)).transpose(1, 2)
-            q, k, v = split(self.query(x)), split(self.key(source)), split(self.value(source))
-            y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal)
-            return self.output(y.transpose(1, 2).flatten(2))
-
-    class FeedForward(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.inner = nn.Linear(width, sizes["feed_forward"])
-            self.outer = nn.Linear(sizes["feed_forward"], width)
-
-        def forward(self, x):
-            return self.outer(F.dropout(F.gelu(self.inner(x)), sizes["dropout"], self.training))
-
-    class Encoder(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.attention_norm, self.attention = nn.LayerNorm(width), Attention()
-            self.feed_forward_norm, self.feed_forward = nn.LayerNorm(width), FeedForward()
-
-        def forward(self, x, mask):
-            y = self.attention_norm(x)
-            x = x + F.dropout(self.attention(y, y, mask), sizes["dropout"], self.training)
-            return x + F.dropout(self.feed_forward(self.feed_forward_norm(x)), sizes["dropout"], self.training)
-
-    class Decoder(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.self_norm, self.self_attention = nn.LayerNorm(width), Attention()
-            self.source_norm, self.source_attention = nn.LayerNorm(width), Attention()
-            self.feed_forward_norm, self.feed_forward = nn.LayerNorm(width), FeedForward()
-
-        def forward(self, x, source, mask):
-            drop = lambda y: F.dropout(y, sizes["dropout"], self.training)
-            y = self.self_norm(x)
-            x = x + drop(self.self_attention(y, y, causal=True))
-            x = x + drop(self.source_attention(self.source_norm(x), source, mask))
-            return x + drop(self.feed_forward(self.feed_forward_norm(x)))
-
-    class Model(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.tokens = nn.Embedding(sizes["vocabulary"], width)
-            nn.init.normal_(self.tokens.weight, std=width**-0.5)
-            self.encoder = nn.ModuleList(Encoder() for _ in range(sizes["encoder_layers"]))
-            self.encoder_norm = nn.LayerNorm(width)
-            self.decoder = nn.ModuleList(Decoder() for _ in range(sizes["decoder_layers"]))
-            self.decoder_norm = nn.LayerNorm(width)
-            self.register_buffer("positions", torch.tensor(sinusoidal(1024, width)), persistent=False)
-
-        def embedded(self, ids):
-            x = self.tokens(ids) * math.sqrt(width) + self.positions[: ids.shape[1]]
-            return F.dropout(x, sizes["dropout"], self.training)
-
-        def loss(self, source, visible, target, wanted):
-            mask = visible[:, None, None, :]
-            x = self.embedded(source)
-            for layer in self.encoder:
-                x = layer(x, mask)
-            x, h = self.encoder_norm(x), self.embedded(target)
-            for layer in self.decoder:
-                h = layer(h, x, mask)
-            real = wanted >= 0
-            logits = F.linear(self.decoder_norm(h[real]), self.tokens.weight)
-            return F.cross_entropy(logits, wanted[real], label_smoothing=arguments.label_smoothing)
-
     texts = pairs(arguments.data)
-    held_out = random.sample(range(len(texts)), folder.report["validation_pairs"])
-    kept = sorted(set(range(len(texts))) - set(held_out))
-    sources = folder.encode([texts[i][0] for i in kept], sizes["max_source"])
-    targets = folder.encode([texts[i][1] for i in kept], 1 << 30)
+    held_out = set(draw.sample(range(len(texts)), folder.report["validation_pairs"]))
+    kept = [text for at, text in enumerate(texts) if at not in held_out]
+    sources = folder.encode([source for source, _ in kept], sizes["max_source"])
+    targets = folder.encode([target for _, target in kept], 1 << 30)
     rows = [(s, t) for s, t in zip(sources, targets) if len(t) <= sizes["max_target"]]
-    length = lambda row: max(len(row[0]), len(row[1]) + 1)
-
-    def batches():
-        order = random.sample(rows, len(rows))
-        found = []
-        for at in range(0, len(order), 512 * 32):
-            batch = []
-            for row in sorted(order[at : at + 512 * 32], key=length):
-                if batch and (len(batch) == 512 or (len(batch) + 1) * length(row) > arguments.batch_tokens):
-                    found.append(batch)
-                    batch = []
-                batch.append(row)
-            found.append(batch)
-        random.shuffle(found)
-        return found
-
-    def padded(texts, fill):
-        longest = max(map(len, texts))
-        return torch.tensor([list(text) + [fill] * (longest - len(text)) for text in texts])
-
-    model = Model()
+    model = Transformer(sizes)
     print(f"{sum(p.numel() for p in model.parameters()):,} parameters, {len(rows):,} pairs", flush=True)
-    decay = [p for p in model.parameters() if p.dim() > 1]
-    plain = [p for p in model.parameters() if p.dim() == 1]
-    groups = [{"params": decay, "weight_decay": 0.01}, {"params": plain, "weight_decay": 0.0}]
-    optimizer = torch.optim.AdamW(groups, lr=0.0, betas=(0.9, 0.98), eps=1e-8)
+    optimizer = optimizer_of(model)
     steps, started, seen = folder.report["training"]["steps"], time.time(), 0
-    queue, total, done = [], 0.0, 0
-    while done < steps:
-        queue = queue or batches()
+    queue, total = [], 0.0
+    for done in range(steps):
+        queue = queue or batches(rows, arguments.batch_tokens, draw)
         batch = queue.pop()
-        at = done / steps
-        warm = arguments.warmup
-        rate = at / warm if at < warm else 0.5 * (1 + math.cos(math.pi * (at - warm) / (1 - warm)))
-        for group in optimizer.param_groups:
-            group["lr"] = arguments.learning_rate * max(rate, 1e-3 if at < warm else 0.0)
-        source = padded([s for s, _ in batch], 0)
-        visible = padded([[1] * len(s) for s, _ in batch], 0).bool()
-        target = padded([[end, *t] for _, t in batch], 0)
-        wanted = padded([[*t, end] for _, t in batch], -1)
-        loss = model.loss(source, visible, target, wanted)
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        done += 1
-        total += loss.item()
+        total += step(
+            model, optimizer, batch, folder.end, done / steps,
+            arguments.learning_rate, arguments.warmup, arguments.label_smoothing,
+        )
         seen += sum(len(s) + len(t) + 1 for s, t in batch)
-        if done % 20 == 0:
+        if (done + 1) % 20 == 0:
             seconds = time.time() - started
-            left = seconds / done * (steps - done) / 60
-            print(f"step {done}/{steps}  loss {total / 20:.3f}  {seen / seconds:,.0f} tokens/s  {left:.0f} min left", flush=True)
+            left = seconds / (done + 1) * (steps - done - 1) / 60
+            print(f"step {done + 1}/{steps}  loss {total / 20:.3f}  {seen / seconds:,.0f} tokens/s  {left:.0f} min left", flush=True)
             total = 0.0
-        if done % 1000 == 0 or done == steps:
+        if (done + 1) % 500 == 0 or done + 1 == steps:
             # Regard's weights are [inputs, outputs].
-            named = {
-                name: np.ascontiguousarray(p.detach().numpy().T if ".weight" in name and p.dim() == 2 and "tokens" not in name else p.detach().numpy())
-                for name, p in model.named_parameters()
-            }
-            save_file(named, str(arguments.out))
+            turned = lambda name, p: p.T if ".weight" in name and p.ndim == 2 and "tokens" not in name else p
+            named = model.named_parameters()
+            save_file({name: np.ascontiguousarray(turned(name, p.detach().numpy())) for name, p in named}, str(arguments.out))
     print(f"trained in {time.time() - started:.0f} s")
     compare(folder, arguments)
 
@@ -341,25 +226,21 @@ def speed(arguments):
     folder = Folder(arguments.model)
     texts = [s for s, _ in pairs(arguments.test)][: arguments.texts]
     with tempfile.TemporaryDirectory() as place:
-        source = Path(place) / "source.txt"
+        source, first = Path(place) / "source.txt", Path(place) / "one.txt"
         source.write_text("\n".join(texts) + "\n", encoding="utf-8")
+        first.write_text(texts[0] + "\n", encoding="utf-8")
         theirs = Translator(folder, load_file(str(folder.path / "model.safetensors")))
         theirs.translate(texts[:32])
-        command = [arguments.regard, "predict", str(folder.path), "--input", str(source), "--beam", str(arguments.beam)]
-        first = Path(place) / "one.txt"
-        first.write_text(texts[0] + "\n", encoding="utf-8")
-        start = [*command[:4], str(first), *command[5:]]
+        regard = lambda file: [arguments.regard, "predict", str(folder.path), "--input", str(file), "--beam", str(arguments.beam)]
         times = {"ctranslate2": [], "regard": []}
         for _ in range(arguments.rounds):
             began = time.perf_counter()
             written = theirs.translate(texts, arguments.beam, arguments.batch)
             times["ctranslate2"].append(time.perf_counter() - began)
-            began = time.perf_counter()
-            subprocess.run(start, check=True, capture_output=True)
-            opening = time.perf_counter() - began
-            began = time.perf_counter()
-            ours = subprocess.run(command, check=True, capture_output=True).stdout.decode().splitlines()
-            times["regard"].append(time.perf_counter() - began - opening)
+            # What opening the model takes is not counted, as it is not for CTranslate2.
+            opening, _, _ = run(regard(first))
+            whole, ours, memory = run(regard(source))
+            times["regard"].append(whole - opening)
         same = sum(a == b for a, b in zip(ours, written))
         tokens = {
             "ctranslate2": sum(map(len, folder.encode(written, 1 << 30))),
@@ -368,8 +249,36 @@ def speed(arguments):
         middle = {name: statistics.median(all) for name, all in times.items()}
         for name in times:
             print(f"{name:12} {middle[name]:7.2f} s  {tokens[name] / middle[name]:8,.0f} tokens/s")
-        print(f"ratio {middle['ctranslate2'] / middle['regard']:.2f}; {same} of {len(texts)} texts are the same")
-        print(f"peak memory: regard {resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024:.0f} MiB")
+        ratio = tokens["regard"] / middle["regard"] / (tokens["ctranslate2"] / middle["ctranslate2"])
+        print(f"tokens a second, ours over theirs: {ratio:.2f}; {same} of {len(texts)} texts are the same")
+        itself = [sys.executable, __file__, "peak", arguments.model, theirs.place.name, str(source)]
+        _, peaks, _ = run([*itself, "--beam", str(arguments.beam), "--batch", str(arguments.batch)])
+        print(f"peak memory: regard {memory:.0f} MiB; ctranslate2 {peaks[-1]}")
+
+
+def run(command):
+    """Seconds, lines and peak memory in MiB of a program."""
+    began = time.perf_counter()
+    program = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    lines = program.stdout.read().decode().splitlines()
+    _, status, usage = os.wait4(program.pid, 0)
+    program.returncode = os.waitstatus_to_exitcode(status)
+    if program.returncode:
+        sys.exit(f"{command} ended with {program.returncode}")
+    return time.perf_counter() - began, lines, usage.ru_maxrss / 1024
+
+
+def peak(arguments):
+    """The memory of CTranslate2 alone: a process that opens the converted model and translates."""
+    import ctranslate2  # noqa: F401
+
+    texts = Path(arguments.source).read_text(encoding="utf-8").splitlines()
+    folder = Folder(arguments.model)
+    folder.encode(texts[:1], 1)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    Translator(folder, None, place=arguments.place).translate(texts, arguments.beam, arguments.batch)
+    after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    print(f"{after:.0f} MiB, of which Python and its modules {before:.0f}")
 
 
 def main():
@@ -396,6 +305,12 @@ def main():
     two.add_argument("--batch", type=int, default=32)
     two.add_argument("--rounds", type=int, default=5)
     two.set_defaults(run=speed)
+    three = commands.add_parser("peak", help="what `speed` runs to measure CTranslate2's memory")
+    for name in ("model", "place", "source"):
+        three.add_argument(name)
+    three.add_argument("--beam", type=int, default=5)
+    three.add_argument("--batch", type=int, default=32)
+    three.set_defaults(run=peak)
     arguments = parser.parse_args()
     arguments.run(arguments)
 

@@ -3,16 +3,19 @@ use crate::{regard, seen};
 /// Each command's help is a snapshot: a change in what it promises is a change somebody has looked at.
 #[test]
 fn every_command_says_what_it_does() {
-    let commands: [&[&str]; 11] = [
+    let commands: [&[&str]; 14] = [
         &["--help"],
         &["demo", "--help"],
         &["train", "--help"],
         &["train", "classification", "--help"],
         &["train", "vision", "--help"],
+        &["train", "translation", "--help"],
+        &["train", "summarization", "--help"],
         &["evaluate", "--help"],
         &["predict", "--help"],
         &["explain", "--help"],
         &["inspect", "--help"],
+        &["compare", "--help"],
         &["weights", "--help"],
         &["info", "--help"],
     ];

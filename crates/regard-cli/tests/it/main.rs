@@ -5,6 +5,7 @@ mod help;
 mod resume;
 mod vision;
 mod weights;
+mod writing;
 
 use std::path::Path;
 

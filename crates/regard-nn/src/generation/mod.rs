@@ -5,11 +5,10 @@
 
 mod sentence;
 
-use burn::tensor::Tensor;
 use rayon::prelude::*;
 
 use crate::Noise;
-use crate::models::sequence_to_sequence::SequenceToSequence;
+use crate::models::sequence_to_sequence::{SequenceToSequence, numbers};
 use crate::operation::log_sum_exp;
 use sentence::Sentence;
 
@@ -116,8 +115,7 @@ pub fn generate(
     let mut tokens = vec![end; sources.len() * beam];
     while !sentences.is_empty() {
         let logits = model.step(&mut decoding, &tokens);
-        let vocabulary = logits.dims()[1];
-        let logits = numbers(logits);
+        let vocabulary = end as usize + 1;
         let rows: Vec<Vec<usize>> = sentences
             .par_iter_mut()
             .zip(logits.par_chunks(beam * vocabulary))
@@ -157,15 +155,6 @@ pub fn generate(
             .collect();
     }
     answers
-}
-
-/// The elements, in memory that is taken over where they are single precision.
-fn numbers(logits: Tensor<2>) -> Vec<f32> {
-    let data = logits.into_data().convert::<f32>();
-    match data.try_into_vec() {
-        Ok(numbers) => numbers,
-        Err(error) => unreachable!("just made single precision: {error:?}"),
-    }
 }
 
 /// Natural logarithm of the probability of each token of each target and of its end, given the source.

@@ -1,5 +1,6 @@
 //! One source and the targets under way for it: which tokens may follow, which are followed, and what has ended.
 
+use std::borrow::Cow;
 use std::collections::HashSet;
 
 use super::{GenerationOptions, Hypothesis, Sampling};
@@ -98,8 +99,9 @@ impl Sentence {
             if open.idle {
                 continue;
             }
-            let allowed = self.allowed(&open.tokens, logits, end, options);
-            for (token, log_probability) in most(&allowed, 2 * beam) {
+            let penalized = penalized(&open.tokens, logits, options.repetition_penalty);
+            let found = self.likeliest(&open.tokens, &penalized, end, options, 2 * beam);
+            for (token, log_probability) in found {
                 candidates.push(Candidate {
                     row,
                     token,
@@ -163,11 +165,13 @@ impl Sentence {
             }
             let before = std::mem::take(&mut self.open[row].tokens);
             let logits = &logits[row * vocabulary..][..vocabulary];
-            let allowed = self.allowed(&before, logits, end, options);
+            let penalized = penalized(&before, logits, options.repetition_penalty);
+            // All that may follow, the likeliest first.
+            let allowed = self.likeliest(&before, &penalized, end, options, vocabulary);
             let seed = sampling.seed ^ self.key.wrapping_add(row as u64);
             let lot = Noise::at(seed, before.len() as u64).uniform(1)[0];
-            let token = lot_of(&allowed, sampling, lot);
-            let log_probability = self.open[row].log_probability + allowed[token as usize];
+            let (token, log_probability) = lot_of(&allowed, sampling, lot);
+            let log_probability = self.open[row].log_probability + log_probability;
             if token == end {
                 let cut = before.len() >= self.limit;
                 self.finished
@@ -181,50 +185,33 @@ impl Sentence {
         (0..self.open.len()).collect()
     }
 
-    /// Logarithms of the probabilities of what may follow; −∞ for what may not.
-    fn allowed(
+    /// The `count` likeliest tokens that may follow with the logarithms of their probabilities, the likeliest first, equals by
+    /// their number. One pass over the logits for the sum and one for the largest; nothing is copied.
+    fn likeliest(
         &self,
         before: &[u32],
         logits: &[f32],
         end: u32,
         options: &GenerationOptions,
-    ) -> Vec<f32> {
-        let mut values = logits.to_vec();
-        if options.repetition_penalty != 1.0 {
-            let written: HashSet<u32> = before.iter().copied().collect();
-            for token in written {
-                let value = &mut values[token as usize];
-                *value = match *value > 0.0 {
-                    true => *value / options.repetition_penalty,
-                    false => *value * options.repetition_penalty,
-                };
-            }
-        }
-        let log_sum = log_sum_exp(&values);
-        values.iter_mut().for_each(|value| *value -= log_sum);
-        let only = |values: &mut Vec<f32>, token: u32| {
-            let kept = values[token as usize];
-            values.fill(f32::NEG_INFINITY);
-            values[token as usize] = kept;
+        count: usize,
+    ) -> Vec<(u32, f32)> {
+        let log_sum = log_sum_exp(logits);
+        let only = match options.prefix.get(before.len()) {
+            Some(forced) => Some(*forced),
+            None => (before.len() >= self.limit).then_some(end),
         };
-        if let Some(forced) = options.prefix.get(before.len()) {
-            only(&mut values, *forced);
-            return values;
+        if let Some(only) = only {
+            return vec![(only, logits[only as usize] - log_sum)];
         }
-        if before.len() >= self.limit {
-            only(&mut values, end);
-            return values;
-        }
-        for token in &options.forbidden {
-            values[*token as usize] = f32::NEG_INFINITY;
-        }
-        if before.len() < options.min_length {
-            values[end as usize] = f32::NEG_INFINITY;
-        }
-        for token in repeats(before, options.no_repeat) {
-            values[token as usize] = f32::NEG_INFINITY;
-        }
-        values
+        let mut forbidden = repeats(before, options.no_repeat);
+        forbidden.extend(&options.forbidden);
+        forbidden.extend((before.len() < options.min_length).then_some(end));
+        // So many that enough are left.
+        let mut found = most(logits, count.saturating_add(forbidden.len()));
+        found.retain(|(token, logit)| *logit > f32::NEG_INFINITY && !forbidden.contains(token));
+        found.truncate(count);
+        found.iter_mut().for_each(|(_, logit)| *logit -= log_sum);
+        found
     }
 
     /// What was finished, the best first.
@@ -237,6 +224,23 @@ impl Sentence {
         self.finished.truncate(count.max(1));
         self.finished
     }
+}
+
+/// The logits with those of tokens that were written divided by the penalty, or multiplied where negative.
+fn penalized<'a>(before: &[u32], logits: &'a [f32], penalty: f32) -> Cow<'a, [f32]> {
+    if penalty == 1.0 {
+        return Cow::Borrowed(logits);
+    }
+    let mut values = logits.to_vec();
+    let written: HashSet<u32> = before.iter().copied().collect();
+    for token in written {
+        let value = &mut values[token as usize];
+        *value = match *value > 0.0 {
+            true => *value / penalty,
+            false => *value * penalty,
+        };
+    }
+    Cow::Owned(values)
 }
 
 fn finish(
@@ -290,18 +294,24 @@ fn repeats(before: &[u32], length: usize) -> Vec<u32> {
         .collect()
 }
 
-/// The `count` largest finite values with their places, largest first, equals by their place.
+/// The `count` largest values above −∞ with their places, largest first, equals by their place.
 fn most(values: &[f32], count: usize) -> Vec<(u32, f32)> {
     /// Values that are skipped together where none of them is among the largest: nearly always, with a vocabulary.
-    const TOGETHER: usize = 32;
+    const TOGETHER: usize = 64;
+    if 4 * count >= values.len() {
+        let mut all: Vec<(u32, f32)> = (0..).zip(values.iter().copied()).collect();
+        all.sort_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
+        all.truncate(count);
+        return all;
+    }
     let mut found: Vec<(u32, f32)> = Vec::with_capacity(count + 1);
     // What the next value must exceed.
     let mut least = f32::NEG_INFINITY;
     for (chunk, values) in values.chunks(TOGETHER).enumerate() {
-        if !values
+        let exceeds = values
             .iter()
-            .fold(false, |any, value| any | (*value > least))
-        {
+            .fold(false, |any, value| any | (*value > least));
+        if !exceeds {
             continue;
         }
         for (at, value) in values.iter().enumerate() {
@@ -319,28 +329,21 @@ fn most(values: &[f32], count: usize) -> Vec<(u32, f32)> {
     found
 }
 
-/// The token that a number of `0.0..1.0` stands for.
-fn lot_of(allowed: &[f32], sampling: &Sampling, lot: f32) -> u32 {
+/// The token that a number of `0.0..1.0` stands for, of those that may follow, the likeliest first; and the logarithm of its
+/// probability before temperature and bounds.
+fn lot_of(allowed: &[(u32, f32)], sampling: &Sampling, lot: f32) -> (u32, f32) {
     let count = match sampling.top_k {
         0 => allowed.len(),
-        count => count,
+        count => count.min(allowed.len()),
     };
-    let mut ranked: Vec<(u32, f32)> = allowed
-        .iter()
-        .enumerate()
-        .filter(|(_, value)| value.is_finite())
-        .map(|(token, value)| (token as u32, *value))
-        .collect();
-    ranked.sort_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
-    ranked.truncate(count.max(1));
-    let Some((first, largest)) = ranked.first().copied() else {
-        return 0;
+    let ranked = &allowed[..count];
+    let Some(first) = ranked.first().copied() else {
+        return (0, f32::NEG_INFINITY);
     };
-    let weight = |value: f32| f64::from((value - largest) / sampling.temperature.max(1e-6)).exp();
+    let weight = |value: f32| f64::from((value - first.1) / sampling.temperature.max(1e-6)).exp();
     let total: f64 = ranked.iter().map(|(_, value)| weight(*value)).sum();
-    let mut kept = 0;
-    let mut mass = 0.0;
-    for (_, value) in &ranked {
+    let (mut kept, mut mass) = (0, 0.0);
+    for (_, value) in ranked {
         mass += weight(*value);
         kept += 1;
         if mass >= f64::from(sampling.top_p) * total {
@@ -351,7 +354,7 @@ fn lot_of(allowed: &[f32], sampling: &Sampling, lot: f32) -> u32 {
     for (token, value) in &ranked[..kept] {
         left -= weight(*value);
         if left < 0.0 {
-            return *token;
+            return (*token, *value);
         }
     }
     first

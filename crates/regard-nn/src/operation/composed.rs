@@ -171,6 +171,28 @@ pub fn cross_entropy(
         .neg()
 }
 
+/// As [`super::copying_cross_entropy`].
+pub fn copying_cross_entropy(
+    h: Tensor<2>,
+    table: Tensor<2>,
+    [own, copied]: [Tensor<1>; 2],
+    targets: &[usize],
+    smoothing: f32,
+) -> Tensor<1> {
+    let rows = targets.len();
+    let logits = h.matmul(table.transpose());
+    let log_p = burn::tensor::activation::log_softmax(logits, 1);
+    let ids: Vec<i32> = targets.iter().map(|target| *target as i32).collect();
+    let ids = Tensor::from_data(TensorData::new(ids, [rows, 1]), &log_p.device());
+    let written = log_p.clone().gather(1, ids).reshape([rows]) + own;
+    let larger = written.clone().max_pair(copied.clone());
+    let sum = (written - larger.clone()).exp() + (copied - larger.clone()).exp();
+    let chosen = larger + sum.log();
+    (chosen * (1.0 - smoothing) + log_p.mean_dim(1).reshape([rows]) * smoothing)
+        .sum()
+        .neg()
+}
+
 /// As [`super::convolution`].
 pub fn convolution(x: Tensor<4>, weight: Tensor<2>, windows: Windows) -> Tensor<4> {
     let ([batch, height, width, channels], Windows { size, stride, .. }) = (x.dims(), windows);

@@ -65,15 +65,61 @@ pub fn cross_entropy(
     ))
 }
 
+/// As [`cross_entropy`], of targets that may also have been copied from somewhere:
+///
+/// ```text
+/// p    = e^own · p_target + e^copied
+/// loss = −Σ_rows [(1 − s) log p + s / classes · Σ_j log p_j]
+/// ```
+///
+/// # Shapes
+/// - `own`: `[rows]`, logarithm of the probability that nothing is copied
+/// - `copied`: `[rows]`, logarithm of the probability that the target is copied
+///
+/// # Panics
+///
+/// As [`cross_entropy`], and if `own` or `copied` have not one number for each row.
+pub fn copying_cross_entropy(
+    h: Tensor<2>,
+    table: Tensor<2>,
+    [own, copied]: [Tensor<1>; 2],
+    targets: &[usize],
+    smoothing: f32,
+) -> Tensor<1> {
+    let ([rows, width], [classes, table_width]) = (h.dims(), table.dims());
+    assert_eq!(
+        [targets.len(), own.dims()[0], copied.dims()[0]],
+        [rows; 3],
+        "cross-entropy: one target, and one probability of each kind, for each row of h"
+    );
+    assert_eq!(width, table_width, "cross-entropy: h and table, last axis");
+    if let Some(target) = targets.iter().find(|target| **target >= classes) {
+        panic!("cross-entropy: target {target}, expected one of {classes} classes");
+    }
+    if !is_fused(&h) || !is_fused(&table) {
+        return composed::copying_cross_entropy(h, table, [own, copied], targets, smoothing);
+    }
+    Tensor::from_dispatch(<Dispatch as FusedCopyingCrossEntropy>::fused_copying(
+        h.into_dispatch(),
+        table.into_dispatch(),
+        own.into_dispatch(),
+        copied.into_dispatch(),
+        targets.into(),
+        smoothing,
+    ))
+}
+
 /// Numbers of a part's logits: 8 MB, which stay in the last cache while they are read twice and multiplied twice. Fewer
 /// would pack the table for the product more often than they save.
 const PART: usize = 2 << 20;
 
-/// Gradients of `h` and of the table for a gradient of 1 of the loss.
+/// Gradients of `h` and of the table for a gradient of 1 of the loss, and of each row the share of the probability of its
+/// target that was not copied.
 #[derive(Clone, Debug)]
 struct Saved {
     dh: FlexTensor,
     d_table: FlexTensor,
+    own: Vec<f32>,
 }
 
 /// The loss, and with `gradients` what the backward pass scales.
@@ -81,6 +127,7 @@ fn forward(
     h: &FlexTensor,
     table: &FlexTensor,
     targets: &[usize],
+    copies: Option<[&[f32]; 2]>,
     smoothing: f32,
     gradients: bool,
 ) -> (FlexTensor, Option<Saved>) {
@@ -89,20 +136,24 @@ fn forward(
     let mut dh = Vec::with_capacity(if gradients { targets.len() * width } else { 0 });
     let mut d_table = Array2::zeros((if gradients { classes } else { 0 }, width));
     let part = (PART / classes.max(1)).clamp(16, 4096);
-    let mut loss = 0.0;
+    let (mut loss, mut own) = (0.0, Vec::with_capacity(targets.len()));
     for (at, targets) in targets.chunks(part).enumerate() {
         let h = h.narrow(0, at * part, targets.len());
         let mut logits = product(view2(&h), view2(&table).t(), None);
         let Some(scores) = logits.as_slice_mut() else {
             unreachable!("a product lies in rows");
         };
-        let losses: Vec<f64> = scores
+        let losses: Vec<(f64, f32)> = scores
             .par_chunks_mut(classes)
-            .zip(targets.par_iter())
-            .map(|(row, target)| choose(row, *target, smoothing, gradients))
+            .zip(targets.par_iter().enumerate())
+            .map(|(row, (inside, target))| {
+                let copy = copies.map(|copies| copies.map(|of| of[at * part + inside]));
+                choose(row, *target, copy, smoothing, gradients)
+            })
             .collect();
         // In the order of the rows: the same bits for any number of threads.
-        loss += losses.iter().sum::<f64>();
+        loss += losses.iter().map(|(loss, _)| loss).sum::<f64>();
+        own.extend(losses.iter().map(|(_, own)| own));
         if gradients {
             // dh = dx · table, d_table = dxᵀ · h
             dh.extend(product(logits.view(), view2(&table), None));
@@ -112,25 +163,44 @@ fn forward(
     let saved = gradients.then(|| Saved {
         dh: from_vec(dh, shape(&h)),
         d_table: from_array(d_table),
+        own,
     });
     (from_vec(vec![loss as f32], vec![1]), saved)
 }
 
-/// The loss of one row of logits, which become their gradient where it is wanted:
-/// dx_j = p_j − s / classes − (1 − s) [j = target].
-fn choose(row: &mut [f32], target: usize, smoothing: f32, gradient: bool) -> f64 {
+/// The loss of one row of logits, and the share r of its target's probability that was not copied (1 where nothing can be);
+/// the logits become their gradient where it is wanted:
+/// dx_j = ((1 − s) r + s) p_j − s / classes − (1 − s) r [j = target].
+fn choose(
+    row: &mut [f32],
+    target: usize,
+    copy: Option<[f32; 2]>,
+    smoothing: f32,
+    gradient: bool,
+) -> (f64, f32) {
     let largest = largest(row);
     let (exponentials, sum) = sums(row, largest);
     let log_sum = largest + exponentials.ln();
-    let chosen = f64::from(row[target] - log_sum);
+    let mut chosen = f64::from(row[target] - log_sum);
+    let mut own = 1.0;
+    if let Some([not_copied, copied]) = copy {
+        let (one, other) = (chosen + f64::from(not_copied), f64::from(copied));
+        let larger = one.max(other);
+        chosen = larger + ((one - larger).exp() + (other - larger).exp()).ln();
+        own = (one - chosen).exp() as f32;
+    }
     let mean = f64::from(sum) / row.len() as f64 - f64::from(log_sum);
     if gradient {
         let even = smoothing / row.len() as f32;
-        widest(|| row.iter_mut().for_each(|x| *x = exp(*x - log_sum) - even));
-        row[target] -= 1.0 - smoothing;
+        let weight = (1.0 - smoothing) * own + smoothing;
+        widest(|| {
+            row.iter_mut()
+                .for_each(|x| *x = weight * exp(*x - log_sum) - even);
+        });
+        row[target] -= (1.0 - smoothing) * own;
     }
     let smoothing = f64::from(smoothing);
-    -(1.0 - smoothing) * chosen - smoothing * mean
+    (-(1.0 - smoothing) * chosen - smoothing * mean, own)
 }
 
 /// `Σ exp(x − largest)` and `Σ x`.
@@ -170,7 +240,7 @@ impl FusedCrossEntropy for Flex {
         targets: Arc<[usize]>,
         smoothing: f32,
     ) -> FlexTensor {
-        forward(&h, &table, &targets, smoothing, false).0
+        forward(&h, &table, &targets, None, smoothing, false).0
     }
 }
 
@@ -184,16 +254,20 @@ impl Backward<Flex, 2> for CrossEntropyBackward {
         let d_out = grads.consume::<Flex>(&ops.node).to_contiguous();
         let factor = elements(&d_out)[0];
         let [h, table] = ops.parents;
-        for (parent, mut gradient) in [(h, ops.state.dh), (table, ops.state.d_table)] {
+        for (parent, gradient) in [(h, ops.state.dh), (table, ops.state.d_table)] {
             if let Some(parent) = parent {
-                gradient
-                    .storage_mut::<f32>()
-                    .par_chunks_mut(1 << 14)
-                    .for_each(|part| part.iter_mut().for_each(|x| *x *= factor));
-                grads.register::<Flex>(parent.id, gradient);
+                grads.register::<Flex>(parent.id, times(gradient, factor));
             }
         }
     }
+}
+
+fn times(mut gradient: FlexTensor, factor: f32) -> FlexTensor {
+    gradient
+        .storage_mut::<f32>()
+        .par_chunks_mut(1 << 14)
+        .for_each(|part| part.iter_mut().for_each(|x| *x *= factor));
+    gradient
 }
 
 impl<C: CheckpointStrategy> FusedCrossEntropy for Autodiff<Flex, C> {
@@ -210,12 +284,105 @@ impl<C: CheckpointStrategy> FusedCrossEntropy for Autodiff<Flex, C> {
             .compute_bound()
             .stateful()
         {
-            OpsKind::Tracked(prep) => match forward(&h, &table, &targets, smoothing, true) {
+            OpsKind::Tracked(prep) => match forward(&h, &table, &targets, None, smoothing, true) {
                 (out, Some(saved)) => prep.finish(saved, out),
                 (_, None) => unreachable!("gradients were asked for"),
             },
             OpsKind::UnTracked(prep) => {
-                prep.finish(forward(&h, &table, &targets, smoothing, false).0)
+                prep.finish(forward(&h, &table, &targets, None, smoothing, false).0)
+            }
+        }
+    }
+}
+
+#[backend_extension(Autodiff, Flex)]
+trait FusedCopyingCrossEntropy: Backend {
+    fn fused_copying(
+        h: FloatTensor<Self>,
+        table: FloatTensor<Self>,
+        own: FloatTensor<Self>,
+        copied: FloatTensor<Self>,
+        targets: Arc<[usize]>,
+        smoothing: f32,
+    ) -> FloatTensor<Self>;
+}
+
+/// [`forward`] with copies.
+fn forward_copying(
+    [h, table, own, copied]: &[FlexTensor; 4],
+    targets: &[usize],
+    smoothing: f32,
+    gradients: bool,
+) -> (FlexTensor, Option<Saved>) {
+    let (own, copied) = (own.to_contiguous(), copied.to_contiguous());
+    let copies = Some([elements(&own), elements(&copied)]);
+    forward(h, table, targets, copies, smoothing, gradients)
+}
+
+impl FusedCopyingCrossEntropy for Flex {
+    fn fused_copying(
+        h: FlexTensor,
+        table: FlexTensor,
+        own: FlexTensor,
+        copied: FlexTensor,
+        targets: Arc<[usize]>,
+        smoothing: f32,
+    ) -> FlexTensor {
+        forward_copying(&[h, table, own, copied], &targets, smoothing, false).0
+    }
+}
+
+/// With the smoothing.
+#[derive(Debug)]
+struct CopyingBackward(f32);
+
+impl Backward<Flex, 4> for CopyingBackward {
+    type State = Saved;
+
+    fn backward(self, ops: Ops<Saved, 4>, grads: &mut Gradients, _checkpointer: &mut Checkpointer) {
+        let d_out = grads.consume::<Flex>(&ops.node).to_contiguous();
+        let factor = elements(&d_out)[0];
+        let Saved { dh, d_table, own } = ops.state;
+        // d own = −(1 − s) r, d copied = −(1 − s) (1 − r)
+        let sure = self.0 - 1.0;
+        let d_own: Vec<f32> = own.iter().map(|own| sure * own).collect();
+        let d_copied = own.iter().map(|own| sure * (1.0 - own)).collect();
+        let of_rows = |values: Vec<f32>| {
+            let rows = values.len();
+            from_vec(values, vec![rows])
+        };
+        let gradients = [dh, d_table, of_rows(d_own), of_rows(d_copied)];
+        for (parent, gradient) in ops.parents.into_iter().zip(gradients) {
+            if let Some(parent) = parent {
+                grads.register::<Flex>(parent.id, times(gradient, factor));
+            }
+        }
+    }
+}
+
+impl<C: CheckpointStrategy> FusedCopyingCrossEntropy for Autodiff<Flex, C> {
+    fn fused_copying(
+        h: FloatTensor<Self>,
+        table: FloatTensor<Self>,
+        own: FloatTensor<Self>,
+        copied: FloatTensor<Self>,
+        targets: Arc<[usize]>,
+        smoothing: f32,
+    ) -> FloatTensor<Self> {
+        let tensors = [h, table, own, copied];
+        let nodes = tensors.each_ref().map(|tensor| tensor.node());
+        let tensors = tensors.map(|tensor| tensor.into_primitive());
+        match CopyingBackward(smoothing)
+            .prepare::<C>(nodes)
+            .compute_bound()
+            .stateful()
+        {
+            OpsKind::Tracked(prep) => match forward_copying(&tensors, &targets, smoothing, true) {
+                (out, Some(saved)) => prep.finish(saved, out),
+                (_, None) => unreachable!("gradients were asked for"),
+            },
+            OpsKind::UnTracked(prep) => {
+                prep.finish(forward_copying(&tensors, &targets, smoothing, false).0)
             }
         }
     }

@@ -20,7 +20,7 @@ mod vectors;
 
 pub use attention::{AttentionOptions, attention, attention_weights};
 pub use convolution::{Windows, convolution};
-pub use cross_entropy::cross_entropy;
+pub use cross_entropy::{copying_cross_entropy, cross_entropy};
 pub use embedding::embedding;
 pub use gelu::gelu;
 pub use layer_norm::layer_norm;

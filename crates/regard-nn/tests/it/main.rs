@@ -7,6 +7,7 @@ mod mechanisms;
 mod operation;
 mod optimizer;
 mod parameters;
+mod pointer;
 mod sequence_to_sequence;
 mod text_classifier;
 mod vision_transformer;

@@ -1,6 +1,6 @@
 //! Opening: sizes before bytes, bytes before meaning.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::fs::{self, File};
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -26,6 +26,8 @@ pub struct Opened {
     /// The task's own configuration.
     pub config: Value,
     tokenizer: Option<TextTokenizer>,
+    /// The files that were verified.
+    files: BTreeSet<String>,
     /// The labels, in the order of the model's outputs, each once; none where a task has no labels.
     pub labels: Vec<String>,
     /// The report of the training.
@@ -118,6 +120,7 @@ pub fn open_without_labels(folder: &Path, task: &str) -> Result<Opened> {
     Ok(Opened {
         config,
         tokenizer,
+        files: check.files.keys().cloned().collect(),
         labels,
         report: parse(&folder.join(REPORT), limit_of(REPORT))?,
         samples: check.samples,
@@ -143,6 +146,25 @@ impl Opened {
             let found = format!("no `{TOKENIZER}`");
             Error::bundle(&path, "files", found, "every file of the model")
         })
+    }
+
+    /// A second tokenizer, in a file of that name.
+    ///
+    /// # Errors
+    ///
+    /// When the folder has no such file, or it is no tokenizer of ours.
+    pub fn another_tokenizer(&self, name: &str) -> Result<TextTokenizer> {
+        if !self.files.contains(name) {
+            let path = self.folder.join(CHECK);
+            let found = format!("no `{name}`");
+            return Err(Error::bundle(
+                &path,
+                "files",
+                found,
+                "every file of the model",
+            ));
+        }
+        tokenizer(&self.folder.join(name))
     }
 
     /// The weights: exactly those that the model expects, by name and shape.

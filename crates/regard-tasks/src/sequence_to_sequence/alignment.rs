@@ -5,6 +5,7 @@ use std::fmt::Write;
 use serde::{Deserialize, Serialize};
 
 use super::report::{escaped, page};
+use super::tracing::Trace;
 use crate::{Error, Result};
 
 /// Which of two positions speaks for a written word.
@@ -23,9 +24,9 @@ pub enum Reading {
 pub struct AttentionPart {
     /// Which position speaks for a word.
     pub reading: Reading,
-    /// Layer of the decoder, from 0; `None` = the mean of all.
+    /// Layer of the decoder, from 0; `None` = the mean of all, or the pointer of a model that copies.
     pub layer: Option<usize>,
-    /// Head, from 0; `None` = the mean of all.
+    /// Head, from 0; `None` = the mean of all, or as above.
     pub head: Option<usize>,
 }
 
@@ -88,6 +89,15 @@ pub struct Alignment {
     pub weights: Vec<Vec<f32>>,
     /// Pairs (source, target), from 0: for each target word the source word with the most weight.
     pub links: Vec<(usize, usize)>,
+    /// For each target word the span of the source that it came from; `None` where it looked at no word.
+    pub traces: Vec<Option<Trace>>,
+    /// For each target word the share of its probability that comes from copying the source; `None` for a model that does not
+    /// copy.
+    pub copied: Option<Vec<f32>>,
+    /// Pieces of the source that were not read, because it is too long.
+    pub cut_source_pieces: usize,
+    /// Natural logarithm of the probability of the target and its end, given the source.
+    pub log_probability: f32,
     /// Which position speaks for a word.
     pub reading: Reading,
     /// How the weights were computed.

@@ -5,9 +5,10 @@ use regard_nn::models::sequence_to_sequence::SequenceToSequenceConfig;
 use serde::{Deserialize, Serialize};
 
 use super::Kind;
-use super::data::{Pairs, pieces, tidy};
+use super::data::{Pairs, tidy};
+use super::letters::letters;
 use super::plan::Plan;
-use crate::tokenizer::TextTokenizer;
+use super::vocabularies::Vocabularies;
 use crate::{Error, Result};
 
 /// `config.json`: everything to rebuild the model and its preprocessing, beside the tokenizer.
@@ -93,21 +94,6 @@ impl Config {
     }
 }
 
-/// The letters that occur, the most frequent first, equals in their order.
-fn letters(texts: &[String]) -> String {
-    let mut counts = std::collections::BTreeMap::<char, usize>::new();
-    for letter in texts
-        .iter()
-        .flat_map(|text| text.chars())
-        .filter(|c| c.is_alphabetic())
-    {
-        *counts.entry(letter).or_default() += 1;
-    }
-    let mut counts: Vec<(char, usize)> = counts.into_iter().collect();
-    counts.sort_by_key(|(letter, count)| (std::cmp::Reverse(*count), *letter));
-    counts.into_iter().map(|(letter, _)| letter).collect()
-}
-
 impl WritingOptions {
     /// Refuses what cannot be meant.
     ///
@@ -152,7 +138,7 @@ impl WritingOptions {
     /// # Errors
     ///
     /// When a prefix has no text.
-    pub(super) fn generation(&self, tokenizer: &TextTokenizer) -> Result<GenerationOptions> {
+    pub(super) fn generation(&self, vocabularies: &Vocabularies) -> Result<GenerationOptions> {
         let prefix = tidy(&self.prefix);
         let prefix = match prefix.is_empty() {
             true if self.prefix.is_empty() => Vec::new(),
@@ -160,7 +146,7 @@ impl WritingOptions {
                 let found = format!("{:?}, which has no text", self.prefix);
                 return Err(Error::argument("--prefix", found, "words to begin with"));
             }
-            false => pieces(tokenizer, &[prefix])?.swap_remove(0),
+            false => vocabularies.targets(&[prefix])?.swap_remove(0),
         };
         Ok(GenerationOptions {
             beam: self.beam,

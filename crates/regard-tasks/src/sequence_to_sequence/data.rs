@@ -6,10 +6,10 @@ use serde::{Deserialize, Serialize};
 use unicode_normalization::UnicodeNormalization;
 
 use super::Kind;
+use super::vocabularies::Vocabularies;
 use crate::error::{quoted, short};
 use crate::report::FileFacts;
 use crate::tables::Table;
-use crate::tokenizer::TextTokenizer;
 use crate::{Error, Result};
 
 /// Which column is read and which is written; `None` = inferred.
@@ -88,18 +88,24 @@ const TARGETS: [&str; 12] = [
 ];
 
 impl PairFiles {
-    /// Reads all pairs. Pairs with an empty side are left out, counted and named.
+    /// Reads all pairs. Pairs with an empty side are left out, counted and named. Where a column has no name from the user,
+    /// the one of that name in `trained` is taken, if the table has it: what the model was trained on.
     ///
     /// # Errors
     ///
     /// When a file cannot be read, the columns cannot be told, two text files have different numbers of lines, or nothing
     /// is left.
-    pub(super) fn read(&self, kind: Kind, columns: &PairColumns) -> Result<Pairs> {
+    pub(super) fn read(
+        &self,
+        kind: Kind,
+        columns: &PairColumns,
+        trained: &PairColumns,
+    ) -> Result<Pairs> {
         let mut pairs = Pairs::default();
         match self {
             Self::Tables(paths) => {
                 for path in paths {
-                    pairs.add_table(&Table::read(path)?, kind, columns)?;
+                    pairs.add_table(&Table::read(path)?, kind, columns, trained)?;
                 }
             }
             Self::Lines { source, target } => pairs.add_lines(source, target)?,
@@ -129,9 +135,24 @@ impl Pairs {
         }
     }
 
-    fn add_table(&mut self, table: &Table, kind: Kind, columns: &PairColumns) -> Result<()> {
+    fn add_table(
+        &mut self,
+        table: &Table,
+        kind: Kind,
+        columns: &PairColumns,
+        trained: &PairColumns,
+    ) -> Result<()> {
         if self.source_column.is_empty() {
-            (self.source_column, self.target_column) = self.infer(table, kind, columns)?;
+            let there = |column: &Option<String>| {
+                let names = table.names();
+                column.clone().filter(|name| names.contains(&name.as_str()))
+            };
+            let columns = PairColumns {
+                source: columns.source.clone().or_else(|| there(&trained.source)),
+                target: columns.target.clone().or_else(|| there(&trained.target)),
+                group: columns.group.clone(),
+            };
+            (self.source_column, self.target_column) = self.infer(table, kind, &columns)?;
         }
         let sources = table.column(&self.source_column)?;
         let targets = table.column(&self.target_column)?;
@@ -381,6 +402,8 @@ fn different_lengths(
 /// Pairs as pieces.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Examples {
+    /// The pair that each is.
+    pub(super) rows: Vec<usize>,
     pub(super) sources: Vec<Vec<u32>>,
     pub(super) targets: Vec<Vec<u32>>,
     /// Sources of which the end is not read.
@@ -392,15 +415,15 @@ pub(super) struct Examples {
 impl Examples {
     /// Encodes the pairs; sources are cut at the limit, pairs with a longer target left out, both counted.
     pub(super) fn encode(
-        tokenizer: &TextTokenizer,
+        vocabularies: &Vocabularies,
         pairs: &Pairs,
         max_source: usize,
         max_target: usize,
     ) -> Result<Self> {
         let mut examples = Self::default();
-        let sources = pieces(tokenizer, &pairs.sources)?;
-        let targets = pieces(tokenizer, &pairs.targets)?;
-        for (mut source, target) in sources.into_iter().zip(targets) {
+        let sources = vocabularies.sources(&pairs.sources)?;
+        let targets = vocabularies.targets(&pairs.targets)?;
+        for (row, (mut source, target)) in sources.into_iter().zip(targets).enumerate() {
             if target.len() > max_target {
                 examples.too_long += 1;
                 continue;
@@ -409,6 +432,7 @@ impl Examples {
                 examples.cut += 1;
                 source.truncate(max_source);
             }
+            examples.rows.push(row);
             examples.sources.push(source);
             examples.targets.push(target);
         }
@@ -419,21 +443,6 @@ impl Examples {
         self.sources.len()
     }
 }
-
-/// The pieces of texts, at least one each.
-pub(super) fn pieces(tokenizer: &TextTokenizer, texts: &[String]) -> Result<Vec<Vec<u32>>> {
-    let begun: Vec<String> = texts.iter().map(|text| begun(text)).collect();
-    let begun: Vec<&str> = begun.iter().map(String::as_str).collect();
-    let encoded = tokenizer.encode_all(&begun)?;
-    let or_blank = |ids: Vec<u32>| if ids.is_empty() { vec![UNKNOWN] } else { ids };
-    Ok(encoded
-        .into_iter()
-        .map(|encoded| or_blank(encoded.ids))
-        .collect())
-}
-
-/// Stands for a text of nothing.
-const UNKNOWN: u32 = 1;
 
 /// A text with a blank before its first word, which is thus the same piece as behind other words.
 pub(super) fn begun(text: &str) -> String {

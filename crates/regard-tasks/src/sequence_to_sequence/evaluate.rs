@@ -5,7 +5,7 @@ use serde::Serialize;
 use super::data::Pairs;
 use super::report::Rival;
 use super::run::Writer;
-use super::{PairColumns, PairFiles, judge};
+use super::{PairColumns, PairFiles, judge, letters};
 use crate::text_metrics::TextScore;
 use crate::{Result, Task};
 
@@ -33,20 +33,27 @@ impl Writer {
     /// As reading and writing.
     pub fn evaluate(&self, files: &PairFiles, columns: &PairColumns) -> Result<Scored> {
         let trained = PairColumns {
-            source: columns
-                .source
-                .clone()
-                .or_else(|| self.known(files, &self.config.source_column)),
-            target: columns
-                .target
-                .clone()
-                .or_else(|| self.known(files, &self.config.target_column)),
+            source: Some(self.config.source_column.clone()),
+            target: Some(self.config.target_column.clone()),
             group: None,
         };
-        let pairs = files.read(self.kind, &trained)?;
+        let pairs = files.read(self.kind, columns, &trained)?;
         let mut notes = pairs.notes.clone();
         notes.extend(pairs.warnings.iter().cloned());
-        notes.extend(self.swapped(&pairs));
+        let (sources, targets) = (&self.config.source_letters, &self.config.target_letters);
+        notes.extend(letters::swapped(sources, targets, &pairs));
+        let seed = self
+            .report
+            .as_ref()
+            .map_or(0, |report| report.training.seed);
+        let scored = self.score_pairs(&pairs, seed)?;
+        notes.extend(scored.notes);
+        Ok(Scored { notes, ..scored })
+    }
+
+    /// Scores the model on pairs that are read; notes of what was cut and what the comparison says.
+    pub(super) fn score_pairs(&self, pairs: &Pairs, seed: u64) -> Result<Scored> {
+        let mut notes = Vec::new();
         let answers = self.run(&pairs.sources)?;
         let cut = answers
             .iter()
@@ -65,11 +72,7 @@ impl Writer {
             ));
         }
         let written: Vec<String> = answers.into_iter().map(|answer| answer.text).collect();
-        let seed = self
-            .report
-            .as_ref()
-            .map_or(0, |report| report.training.seed);
-        let (scores, rivals, verdicts) = judge::judge(self.kind, &pairs, &written, seed);
+        let (scores, rivals, verdicts) = judge::judge(self.kind, pairs, &written, seed);
         notes.extend(verdicts);
         Ok(Scored {
             pairs: pairs.len(),
@@ -80,62 +83,8 @@ impl Writer {
         })
     }
 
-    /// The column of training, where the first table has it.
-    fn known(&self, files: &PairFiles, column: &str) -> Option<String> {
-        let PairFiles::Tables(paths) = files else {
-            return None;
-        };
-        let table = crate::tables::Table::read(paths.first()?).ok()?;
-        table.names().contains(&column).then(|| column.to_owned())
-    }
-
-    /// Evidence that the sides are swapped: letters that the training's targets had and its sources did not.
-    fn swapped(&self, pairs: &Pairs) -> Option<String> {
-        let only = |yes: &str, no: &str| -> Vec<char> {
-            let rank = |letters: &str, letter: char| letters.chars().position(|one| one == letter);
-            yes.chars()
-                .filter(|letter| {
-                    let (yes, no) = (rank(yes, *letter), rank(no, *letter));
-                    yes.is_some_and(|yes| no.is_none_or(|no| no > 2 * yes + 10))
-                })
-                .collect()
-        };
-        let (sources, targets) = (&self.config.source_letters, &self.config.target_letters);
-        let (of_source, of_target) = (only(sources, targets), only(targets, sources));
-        let count = |texts: &[String], letters: &[char]| -> usize {
-            let all = texts.iter().flat_map(|text| text.chars());
-            all.filter(|letter| letters.contains(letter)).count()
-        };
-        let right = count(&pairs.sources, &of_source) + count(&pairs.targets, &of_target);
-        let wrong = count(&pairs.sources, &of_target) + count(&pairs.targets, &of_source);
-        (wrong > 20 && wrong > 3 * right).then(|| {
-            format!(
-                "the columns look swapped: {wrong} letters stand on the side where training had few of them, {right} where it \
-                 had most (--source-column, --target-column)"
-            )
-        })
-    }
-
     /// What a text has that the training never had: the share of its letters and some of them.
     pub fn unseen_letters(&self, text: &str) -> Option<String> {
-        let letters: Vec<char> = text
-            .chars()
-            .filter(|letter| letter.is_alphabetic())
-            .collect();
-        let mut unseen: Vec<char> = letters
-            .iter()
-            .copied()
-            .filter(|letter| !self.config.source_letters.contains(*letter))
-            .collect();
-        if 2 * unseen.len() <= letters.len() {
-            return None;
-        }
-        let count = unseen.len();
-        unseen.truncate(8);
-        let shown: String = unseen.into_iter().collect();
-        Some(format!(
-            "{count} of {} letters never occurred in the sources of training ({shown} …): do not trust what is written",
-            letters.len()
-        ))
+        letters::unseen(&self.config.source_letters, text)
     }
 }

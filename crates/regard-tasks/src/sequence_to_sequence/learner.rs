@@ -5,17 +5,19 @@ use regard_nn::Noise;
 use regard_nn::generation::{GenerationOptions, generate};
 use regard_nn::models::sequence_to_sequence::SequenceToSequence;
 
-use super::Kind;
 use super::data::{Examples, Pairs};
-use super::judge;
 use super::plan::Plan;
+use super::vocabularies::{Vocabularies, drawn};
+use super::{Kind, judge};
 use crate::Result;
 use crate::text_metrics::{CorpusScore, Statistics};
-use crate::tokenizer::TextTokenizer;
+use crate::tokenizer::DroppingMerges;
 use crate::trainer::{Learner, Validation, batches};
 
 /// Where the data order's random numbers begin, far from those of the steps.
 const DATA_ORDER: u64 = 1 << 40;
+/// Where those are that draw the validation sources to be written.
+const WHICH_ARE_WRITTEN: u64 = DATA_ORDER - 1;
 /// Pairs in a batch at most.
 const MOST_ROWS: usize = 512;
 /// Validation sources that are written out after every epoch: enough to tell epochs apart by a BLEU point.
@@ -27,9 +29,13 @@ const SHOWN: usize = 3;
 pub(super) struct PairLearner<'a> {
     pub(super) kind: Kind,
     pub(super) train: &'a Examples,
+    /// The texts of `train`.
+    pub(super) learned: &'a Pairs,
     pub(super) validation: &'a Examples,
     pub(super) held_out: &'a Pairs,
-    pub(super) tokenizer: &'a TextTokenizer,
+    pub(super) vocabularies: &'a Vocabularies,
+    /// What cuts the texts anew at every step, with BPE-dropout.
+    pub(super) dropping: Option<[DroppingMerges; 2]>,
     pub(super) plan: &'a Plan,
 }
 
@@ -55,7 +61,15 @@ impl Learner for PairLearner<'_> {
         noise: &mut Noise,
     ) -> Result<Tensor<1>> {
         let smoothing = self.plan.label_smoothing as f32;
-        let (total, tokens) = loss(model, self.train, rows, smoothing, noise);
+        let drawn;
+        let (examples, rows) = match &self.dropping {
+            None => (self.train, rows),
+            Some(merges) => {
+                drawn = self.drawn(merges, rows, noise)?;
+                (&drawn, &*Vec::from_iter(0..rows.len()))
+            }
+        };
+        let (total, tokens) = loss(model, examples, rows, smoothing, noise);
         Ok(total / tokens as f32)
     }
 
@@ -78,29 +92,35 @@ impl Learner for PairLearner<'_> {
             sum += f64::from(total.into_scalar::<f32>());
             count += tokens;
         }
-        // The whole held-out part, pairs that are too long to learn from among them, is what the texts come from.
-        let shown = self.held_out.len().min(WRITTEN);
-        let sources = self.encoded(shown)?;
+        // Drawn from the whole held-out part, pairs that are too long to learn from among them.
+        let mut drawn =
+            Noise::at(self.plan.recipe.seed, WHICH_ARE_WRITTEN).permutation(self.held_out.len());
+        drawn.truncate(WRITTEN);
+        drawn.sort_unstable();
+        let shown = self.held_out.select(&drawn);
+        let mut sources = self.vocabularies.sources(&shown.sources)?;
+        let limit = self.plan.model.max_source;
+        sources.iter_mut().for_each(|source| source.truncate(limit));
         let options = GenerationOptions {
             beam: 1,
             max_length: self.plan.model.max_target,
             ..GenerationOptions::default()
         };
-        let written = write(model, self.tokenizer, &sources, &options)?;
-        let references = &self.held_out.targets[..shown];
-        let measure =
-            |metric: &dyn CorpusScore| Statistics::new(metric, &written, references).score(metric);
+        let written = write(model, self.vocabularies, &sources, &options)?;
+        let measure = |metric: &dyn CorpusScore| {
+            Statistics::new(metric, &written, &shown.targets).score(metric)
+        };
         let metrics = judge::metrics(self.kind);
         let scores: Vec<String> = metrics
             .iter()
             .map(|(name, metric)| format!("{name} {:.1}", measure(metric.as_ref())))
             .collect();
-        let samples = (0..shown.min(SHOWN)).map(|at| {
+        let samples = (0..shown.len().min(SHOWN)).map(|at| {
             format!(
                 "{} → {} (reference: {})",
-                shortened(&self.held_out.sources[at]),
+                shortened(&shown.sources[at]),
                 shortened(&written[at]),
-                shortened(&references[at])
+                shortened(&shown.targets[at])
             )
         });
         Ok(Validation {
@@ -120,11 +140,34 @@ impl PairLearner<'_> {
             .collect()
     }
 
-    fn encoded(&self, count: usize) -> Result<Vec<Vec<u32>>> {
-        let mut sources = super::data::pieces(self.tokenizer, &self.held_out.sources[..count])?;
-        let limit = self.plan.model.max_source;
-        sources.iter_mut().for_each(|source| source.truncate(limit));
-        Ok(sources)
+    /// These rows, cut by the lots of this step. A text that would then be too long stays cut as it was.
+    fn drawn(
+        &self,
+        [sources, targets]: &[DroppingMerges; 2],
+        rows: &[usize],
+        noise: &mut Noise,
+    ) -> Result<Examples> {
+        let (plan, learned) = (self.plan, self.learned);
+        let mut examples = Examples::default();
+        for row in rows {
+            let pair = self.train.rows[*row];
+            let mut cut = |merges, text: &str, usual: &Vec<u32>, most| -> Result<Vec<u32>> {
+                let pieces = drawn(merges, text, plan.bpe_dropout, noise)?;
+                Ok(if pieces.len() > most {
+                    usual.clone()
+                } else {
+                    pieces
+                })
+            };
+            let (most_source, most_target) = (plan.model.max_source, plan.model.max_target);
+            let usual = &self.train.sources[*row];
+            let source = cut(sources, &learned.sources[pair], usual, most_source)?;
+            let usual = &self.train.targets[*row];
+            let target = cut(targets, &learned.targets[pair], usual, most_target)?;
+            examples.sources.push(source);
+            examples.targets.push(target);
+        }
+        Ok(examples)
     }
 }
 
@@ -153,16 +196,14 @@ const WRITE_TOGETHER: usize = 160;
 /// Writes a text for each source: sources of similar length together, answers in the order of the sources.
 pub(super) fn write(
     model: &SequenceToSequence,
-    tokenizer: &TextTokenizer,
+    vocabularies: &Vocabularies,
     sources: &[Vec<u32>],
     options: &GenerationOptions,
 ) -> Result<Vec<String>> {
     let best = hypotheses(model, sources, options);
     let texts = best.iter().map(|best| {
         let tokens = best.first().map_or(&[][..], |one| one.tokens.as_slice());
-        tokenizer
-            .decode(tokens)
-            .map(|text| super::data::tidy(&text))
+        vocabularies.text(tokens)
     });
     texts.collect()
 }

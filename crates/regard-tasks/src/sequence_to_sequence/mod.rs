@@ -8,13 +8,17 @@ mod answers;
 mod config;
 mod data;
 mod evaluate;
+mod explain;
 mod judge;
 mod learner;
+mod letters;
 mod plan;
 mod report;
 mod run;
 mod settings;
+mod tracing;
 mod train;
+mod vocabularies;
 
 pub use alignment::{Alignment, AttentionPart, Reading, Word, alignment_error_rate, parse_pharaoh};
 pub use answers::{Alternative, Inspection, Written};
@@ -24,6 +28,7 @@ pub use evaluate::Scored;
 pub use report::{PairReport, Rival, SampleOutput};
 pub use run::Writer;
 pub use settings::Settings;
+pub use tracing::{Origin, Trace};
 pub use train::{TrainRequest, train};
 
 use serde::{Deserialize, Serialize};

@@ -4,6 +4,7 @@ use regard_nn::models::sequence_to_sequence::SequenceToSequenceConfig;
 use serde::{Deserialize, Serialize};
 
 use super::data::{Examples, Pairs};
+use super::vocabularies::Vocabularies;
 use super::{Kind, Settings};
 use crate::report::FileFacts;
 use crate::tokenizer::{Pieces, TokenizerSettings};
@@ -17,6 +18,10 @@ pub(super) struct Plan {
     /// The files it was made for: a run is only resumed on the same bytes.
     pub(super) files: Vec<FileFacts>,
     pub(super) tokenizer: TokenizerSettings,
+    /// Each side has a vocabulary of its own.
+    pub(super) separate_vocabularies: bool,
+    /// Share of the merges left out when a text is learned from.
+    pub(super) bpe_dropout: f64,
     pub(super) model: SequenceToSequenceConfig,
     pub(super) recipe: Recipe,
     pub(super) label_smoothing: f64,
@@ -43,6 +48,9 @@ impl Plan {
             Kind::Translation => (128, 128),
             Kind::Summarization => (256, 64),
         };
+        let separate = settings.separate_vocabularies.unwrap_or(false);
+        // A summary takes its names and numbers from the text (docs/benchmarks.md has what copying them is worth).
+        let summarizes = kind == Kind::Summarization;
         Self {
             files: pairs.files.clone(),
             tokenizer: TokenizerSettings {
@@ -50,8 +58,12 @@ impl Plan {
                 vocabulary: settings.vocabulary.unwrap_or(vocabulary),
                 lowercase: false,
             },
+            separate_vocabularies: separate,
+            bpe_dropout: settings.bpe_dropout.unwrap_or(0.0),
             model: SequenceToSequenceConfig {
                 vocabulary: 0,
+                source_vocabulary: None,
+                pointer: settings.pointer.unwrap_or(summarizes && !separate),
                 width: settings.width.unwrap_or(preset.width),
                 heads: settings.heads.unwrap_or(preset.heads),
                 encoder_layers: settings.encoder_layers.unwrap_or(preset.encoder_layers),
@@ -80,9 +92,16 @@ impl Plan {
     }
 
     /// Sets what depends on the tokenizer, and says what was decided.
-    pub(super) fn fit_to(&mut self, pieces: usize, examples: &Examples) -> Result<()> {
-        // One more row: the end.
+    pub(super) fn fit_to(
+        &mut self,
+        vocabularies: &Vocabularies,
+        examples: &Examples,
+    ) -> Result<()> {
+        let pieces = vocabularies.target().vocabulary();
+        let of_source = vocabularies.own_source_pieces();
+        // One more row: the end, which no source has.
         self.model.vocabulary = pieces + 1;
+        self.model.source_vocabulary = of_source;
         self.model
             .validate()
             .map_err(|error| Error::setting(error.field, &error.found, &error.expected))?;
@@ -91,9 +110,15 @@ impl Plan {
             lengths.sort_unstable();
             lengths.get(lengths.len() / 2).copied().unwrap_or(0)
         };
+        let shared = match of_source {
+            None => format!("vocabulary of {pieces} byte-pair pieces, shared by both sides"),
+            Some(of_source) => format!(
+                "vocabularies of {of_source} byte-pair pieces for the sources and {pieces} for the targets"
+            ),
+        };
         self.notes.push(format!(
-            "vocabulary of {pieces} byte-pair pieces, shared by both sides; half of the sources have at most {} of them, \
-             half of the targets {} (--set vocabulary=)",
+            "{shared}; half of the sources have at most {} of them, half of the targets {} (--set vocabulary=, \
+             separate_vocabularies=)",
             middle(&examples.sources),
             middle(&examples.targets)
         ));
@@ -110,11 +135,12 @@ impl Plan {
             ));
         }
         self.notes.push(format!(
-            "width {}, {} heads, {} + {} layers, at most {} epochs (--set size=, epochs=)",
+            "width {}, {} heads, {} + {} layers{}, at most {} epochs (--set size=, pointer=, epochs=)",
             self.model.width,
             self.model.heads,
             self.model.encoder_layers,
             self.model.decoder_layers,
+            if self.model.pointer { ", a pointer that copies from the source" } else { "" },
             self.recipe.epochs
         ));
         Ok(())

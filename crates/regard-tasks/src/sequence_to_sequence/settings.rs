@@ -12,8 +12,15 @@ use crate::{Error, Result};
 pub struct Settings {
     /// Sizes by name: `tiny`, `small` or `base`.
     pub size: Option<String>,
-    /// Most pieces of the vocabulary, shared by both sides.
+    /// Most pieces of the vocabulary, or of each of the two.
     pub vocabulary: Option<usize>,
+    /// `true` = a vocabulary for each side, for scripts that share nothing; `false` = one for both.
+    pub separate_vocabularies: Option<bool>,
+    /// Probability that a merge of a byte pair is left out whenever a text is learned from (BPE-dropout): 0.1 is usual,
+    /// 0 = always the same pieces.
+    pub bpe_dropout: Option<f64>,
+    /// `true` = pieces of the source can be copied, which takes one vocabulary for both sides; unset = for summaries.
+    pub pointer: Option<bool>,
     /// Numbers in the vector of a piece.
     pub width: Option<usize>,
     /// Attention heads of a layer.
@@ -66,9 +73,15 @@ impl Settings {
         {
             return Err(Error::setting("size", size, "tiny, small or base"));
         }
+        if self.pointer == Some(true) && self.separate_vocabularies == Some(true) {
+            let expected =
+                "false, or separate_vocabularies=false: copied pieces are of one vocabulary";
+            return Err(Error::setting("pointer", true, expected));
+        }
         share("dropout", self.dropout, 1.0)?;
         share("label_smoothing", self.label_smoothing, 1.0)?;
         share("average", self.average, 1.0)?;
+        share("bpe_dropout", self.bpe_dropout, 1.0)?;
         share("warmup", self.warmup, 1.0)?;
         if self.schedule == Some(Schedule::InverseSqrt) && self.warmup == Some(0.0) {
             let expected = "a share above 0: the schedule inverse-sqrt begins where it ends";

@@ -9,14 +9,15 @@ use regard_nn::models::sequence_to_sequence::SequenceToSequence;
 use super::config::{self, Config};
 use super::data::{Examples, Pairs};
 use super::learner::PairLearner;
+use super::letters::{letters, swapped};
 use super::plan::Plan;
 use super::report::{self, PairReport};
 use super::run::Writer;
+use super::vocabularies::Vocabularies;
 use super::{Kind, PairColumns, PairFiles, Settings, judge};
 use crate::report::ModelFacts;
 use crate::run_folder::RunFolder;
 use crate::splits::hold_out;
-use crate::tokenizer::TextTokenizer;
 use crate::trainer::{self, Event, Listener};
 use crate::{Error, Result, bundle};
 
@@ -69,42 +70,48 @@ pub fn train(request: &TrainRequest, listener: &mut dyn Listener) -> Result<Pair
     let folder = RunFolder::open(&request.out, request.resume)?;
 
     listener.hear(&Event::Phase("reading the data".to_owned()));
-    let all = request.data.read(request.kind, &request.columns)?;
-    for note in &all.notes {
-        listener.hear(&Event::Said(note.clone()));
-    }
-    for warning in &all.warnings {
-        listener.hear(&Event::Warned(warning.clone()));
-    }
+    let none = PairColumns::default();
+    let all = request.data.read(request.kind, &request.columns, &none)?;
+    // The columns of the training data, where another file has them.
+    let trained = PairColumns {
+        source: Some(all.source_column.clone()),
+        target: Some(all.target_column.clone()),
+        group: None,
+    };
     let read = |files: &Option<PairFiles>| {
         let columns = PairColumns {
             group: None,
             ..request.columns.clone()
         };
-        files
-            .as_ref()
-            .map(|files| files.read(request.kind, &columns))
-            .transpose()
+        let read = |files: &PairFiles| files.read(request.kind, &columns, &trained);
+        files.as_ref().map(read).transpose()
     };
-    let (train, validation) = match read(&request.validation)? {
+    let (given, test) = (read(&request.validation)?, read(&request.test)?);
+    let (notes, warnings) = remarks(&all, [given.as_ref(), test.as_ref()]);
+    for note in &notes {
+        listener.hear(&Event::Said(note.clone()));
+    }
+    for warning in &warnings {
+        listener.hear(&Event::Warned(warning.clone()));
+    }
+    let (train, validation) = match given {
         Some(validation) => (all.clone(), validation),
         None => split(&all, &request.settings, request.seed)?,
     };
-    let test = read(&request.test)?;
     listener.hear(&Event::Said(format!(
         "{} pairs to learn from, {} held out to stop early on",
         train.len(),
         validation.len()
     )));
 
-    let (mut plan, tokenizer) = match folder.read::<Plan>("plan.json")? {
+    let (mut plan, vocabularies) = match folder.read::<Plan>("plan.json")? {
         Some(plan) => {
             plan.check_same_data(&all)?;
             listener.hear(&Event::Said(
                 "continuing the interrupted run, with the settings it began with".to_owned(),
             ));
-            let tokenizer = TextTokenizer::from_json(&folder.read_bytes("tokenizer.json")?)?;
-            (plan, tokenizer)
+            let vocabularies = Vocabularies::of_run(&folder, plan.separate_vocabularies)?;
+            (plan, vocabularies)
         }
         None => {
             listener.hear(&Event::Phase("training the tokenizer".to_owned()));
@@ -113,20 +120,14 @@ pub fn train(request: &TrainRequest, listener: &mut dyn Listener) -> Result<Pair
                 files: all.files.clone(),
                 ..plan
             };
-            let begun: Vec<String> = train
-                .sources
-                .iter()
-                .chain(&train.targets)
-                .map(|text| super::data::begun(text))
-                .collect();
-            let tokenizer =
-                TextTokenizer::train(begun.iter().map(String::as_str), &plan.tokenizer)?;
-            (plan, tokenizer)
+            let separate = plan.separate_vocabularies;
+            let vocabularies = Vocabularies::train(&train, &plan.tokenizer, separate)?;
+            (plan, vocabularies)
         }
     };
     let encode = |plan: &Plan, pairs: &Pairs| {
         let (source, target) = (plan.model.max_source, plan.model.max_target);
-        Examples::encode(&tokenizer, pairs, source, target)
+        Examples::encode(&vocabularies, pairs, source, target)
     };
     let (learned, held_out) = (encode(&plan, &train)?, encode(&plan, &validation)?);
     if learned.len() == 0 {
@@ -140,15 +141,16 @@ pub fn train(request: &TrainRequest, listener: &mut dyn Listener) -> Result<Pair
     let parts = Learned {
         kind: request.kind,
         train: &learned,
+        learned: &train,
         validation: &held_out,
         held_out: &validation,
-        tokenizer: &tokenizer,
+        vocabularies: &vocabularies,
     };
     if plan.model.vocabulary == 0 {
-        plan.fit_to(tokenizer.vocabulary(), &learned)?;
+        plan.fit_to(&vocabularies, &learned)?;
         if let Some(minutes) = request.minutes {
             listener.hear(&Event::Phase("measuring this machine".to_owned()));
-            let trial = parts.learner(&plan);
+            let trial = parts.learner(&plan)?;
             let model = first_model(&plan, &device);
             let per_token = trainer::seconds_per_token(&trial, model, &plan.recipe, TRIAL_SECONDS)?;
             let tokens: usize = learned
@@ -163,7 +165,7 @@ pub fn train(request: &TrainRequest, listener: &mut dyn Listener) -> Result<Pair
         for note in &plan.notes {
             listener.hear(&Event::Said(note.clone()));
         }
-        folder.write_bytes("tokenizer.json", tokenizer.to_json()?.as_bytes())?;
+        vocabularies.write(&folder)?;
         folder.write("plan.json", &plan)?;
         // What a resumed run will read is what this run goes by, to the last digit.
         plan = folder.read("plan.json")?.unwrap_or(plan);
@@ -176,7 +178,7 @@ pub fn train(request: &TrainRequest, listener: &mut dyn Listener) -> Result<Pair
     let checkpoint = folder.checkpoint("writer", request.settings.checkpoint_steps);
     let model = first_model(&plan, &device);
     let fitted = trainer::fit(
-        &parts.learner(&plan),
+        &parts.learner(&plan)?,
         model,
         &plan.recipe,
         &checkpoint,
@@ -188,7 +190,7 @@ pub fn train(request: &TrainRequest, listener: &mut dyn Listener) -> Result<Pair
     let mut writer = Writer::from_parts(
         request.kind,
         settled,
-        tokenizer.clone(),
+        vocabularies.clone(),
         None,
         fitted.best.clone(),
         &device,
@@ -200,8 +202,7 @@ pub fn train(request: &TrainRequest, listener: &mut dyn Listener) -> Result<Pair
             "the validation part, which also chose the epoch",
         ),
     };
-    let written = writer.write_all(&scored.sources)?;
-    let (scores, rivals, verdicts) = judge::judge(request.kind, scored, &written, request.seed);
+    let result = writer.score_pairs(scored, request.seed)?;
     let report = PairReport {
         format: 1,
         task: request.kind,
@@ -210,27 +211,29 @@ pub fn train(request: &TrainRequest, listener: &mut dyn Listener) -> Result<Pair
         target_column: all.target_column.clone(),
         train_pairs: learned.len(),
         validation_pairs: validation.len(),
-        data_notes: all.notes.iter().chain(&all.warnings).cloned().collect(),
+        data_notes: [notes, warnings].concat(),
         model: model_facts(&plan),
         training: fitted.facts(request.seed, started, &plan.notes),
         scored_on: scored_on.to_owned(),
         scored_pairs: scored.len(),
-        scores,
-        rivals,
-        verdicts,
+        scores: result.scores,
+        rivals: result.rivals,
+        verdicts: result.notes,
     };
     writer.set_report(report.clone());
-    let samples = judge::samples(scored, &written, SHOWN_SAMPLES);
+    let samples = judge::samples(scored, &result.written, SHOWN_SAMPLES);
+    let (tokenizer, of_source) = vocabularies.files()?;
+    let page = ("report.html".to_owned(), report::html(&report, &samples));
     let parts = bundle::BundleParts {
         task: request.kind.name().to_owned(),
         config: bundle::to_json(writer.config())?,
         tensors: fitted.best,
-        tokenizer: Some(tokenizer.to_json()?),
+        tokenizer: Some(tokenizer),
         labels: Vec::new(),
         report: bundle::to_json(&report)?,
         readme: report::readme(&report),
         samples: writer.samples(),
-        pages: vec![("report.html".to_owned(), report::html(&report, &samples))],
+        pages: [page].into_iter().chain(of_source).collect(),
     };
     bundle::write(&request.out, &parts)?;
     folder.remove()?;
@@ -242,25 +245,44 @@ pub fn train(request: &TrainRequest, listener: &mut dyn Listener) -> Result<Pair
 struct Learned<'a> {
     kind: Kind,
     train: &'a Examples,
+    learned: &'a Pairs,
     validation: &'a Examples,
     held_out: &'a Pairs,
-    tokenizer: &'a TextTokenizer,
+    vocabularies: &'a Vocabularies,
 }
 
 impl<'a> Learned<'a> {
-    fn learner<'p>(&self, plan: &'p Plan) -> PairLearner<'p>
+    fn learner<'p>(&self, plan: &'p Plan) -> Result<PairLearner<'p>>
     where
         'a: 'p,
     {
-        PairLearner {
+        let dropping = (plan.bpe_dropout > 0.0).then(|| self.vocabularies.dropping());
+        Ok(PairLearner {
             kind: self.kind,
             train: self.train,
+            learned: self.learned,
             validation: self.validation,
             held_out: self.held_out,
-            tokenizer: self.tokenizer,
+            vocabularies: self.vocabularies,
+            dropping: dropping.transpose()?,
             plan,
-        }
+        })
     }
+}
+
+/// What was inferred and left out, and what looks wrong: in the data, and in the files that stand beside it.
+fn remarks(all: &Pairs, others: [Option<&Pairs>; 2]) -> (Vec<String>, Vec<String>) {
+    let (mut notes, mut warnings) = (all.notes.clone(), all.warnings.clone());
+    let (sources, targets) = (letters(&all.sources), letters(&all.targets));
+    for other in others.into_iter().flatten() {
+        notes.extend(other.notes.iter().cloned());
+        let names: Vec<&str> = other.files.iter().map(|file| file.name.as_str()).collect();
+        let swapped = swapped(&sources, &targets, other);
+        let swapped = swapped.map(|what| format!("{}: {what}", names.join(", ")));
+        warnings.extend(other.warnings.iter().cloned().chain(swapped));
+    }
+    notes.dedup();
+    (notes, warnings)
 }
 
 /// A part held out by its sources: equal sources, and pairs of one group, stay together.

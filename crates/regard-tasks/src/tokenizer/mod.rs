@@ -3,6 +3,7 @@
 //! Hugging Face's `tokenizers` does the work; the file is an ordinary `tokenizer.json`. Ours are of three fixed kinds, so
 //! that a file that comes with a model can be compared with what it must be, instead of being trusted.
 
+mod dropout;
 mod pipeline;
 mod training;
 
@@ -13,6 +14,8 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokenizers::Tokenizer;
+
+pub use dropout::DroppingMerges;
 
 use crate::error::short;
 use crate::{Error, Result};

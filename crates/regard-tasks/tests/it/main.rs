@@ -1,5 +1,6 @@
 //! What the tasks promise, one file a subject.
 
+mod bad_pairs;
 mod bundle;
 mod columns;
 mod explanation;
@@ -9,6 +10,7 @@ mod linear;
 mod metrics;
 mod picture_sources;
 mod pictures;
+mod scripts;
 mod sequence_to_sequence;
 mod splits;
 mod tables;

@@ -1,7 +1,8 @@
 //! Tokenizers: every script, the bytes it came from, and the same result every time.
 
 use proptest::prelude::*;
-use regard_tasks::tokenizer::{Encoded, Pieces, TextTokenizer, TokenizerSettings};
+use regard_nn::Noise;
+use regard_tasks::tokenizer::{DroppingMerges, Encoded, Pieces, TextTokenizer, TokenizerSettings};
 
 const TEXTS: [&str; 8] = [
     "The cat sat on the mat; the cat's mat isn't big. Cats like mats!",
@@ -400,4 +401,37 @@ proptest! {
             }
         }
     }
+}
+
+#[test]
+fn merges_that_are_left_out_cut_the_same_text_otherwise_and_lose_nothing() {
+    let settings = TokenizerSettings {
+        pieces: Pieces::Bytes,
+        vocabulary: 500,
+        lowercase: false,
+    };
+    let tokenizer = TextTokenizer::train(TEXTS.iter().copied(), &settings).unwrap();
+    let merges = DroppingMerges::new(&tokenizer).unwrap();
+    let long = format!(" {}", "mat".repeat(500));
+    let mut longer = 0;
+    for (row, text) in TEXTS.into_iter().chain(["", "  ", &long]).enumerate() {
+        let noise = || Noise::at(1, row as u64);
+        let usual = tokenizer.encode(text).unwrap().ids;
+        let all = merges.encode(text, 0.0, &mut noise()).unwrap();
+        // A word of more than 64 bytes is cut into parts of so many.
+        if row < TEXTS.len() {
+            assert_eq!(all, usual, "{text}");
+        }
+        let some = merges.encode(text, 0.3, &mut noise()).unwrap();
+        assert_eq!(some, merges.encode(text, 0.3, &mut noise()).unwrap());
+        assert_eq!(
+            tokenizer.decode(&some).unwrap(),
+            tokenizer.decode(&usual).unwrap()
+        );
+        longer += usize::from(some.len() > usual.len());
+    }
+    assert!(longer > TEXTS.len() / 2, "{longer}");
+    let words = train(Pieces::Words, &TEXTS);
+    let error = DroppingMerges::new(&words).unwrap_err().to_string();
+    assert!(error.contains("byte pairs"), "{error}");
 }

@@ -1,6 +1,8 @@
 //! The whole story on data inside the program, one file a task.
 
 mod classification;
+mod reports;
+mod summarization;
 mod translation;
 mod vision;
 
@@ -28,6 +30,8 @@ enum Task {
     Classification,
     /// Verses of the Bible, English into Spanish
     Translation,
+    /// Reports and their headlines, made up by the program
+    Summarization,
     /// Handwritten digits, 8 × 8 pixels each
     Vision,
 }
@@ -38,6 +42,7 @@ impl Demo {
         match self.task {
             Task::Classification => classification::run(&out("demo"), self.seed),
             Task::Translation => translation::run(&out("demo-translation"), self.seed),
+            Task::Summarization => summarization::run(&out("demo-summarization"), self.seed),
             Task::Vision => vision::run(&out("demo-vision"), self.seed),
         }
     }

@@ -5,12 +5,14 @@ use anyhow::Context;
 use clap::ValueEnum;
 use regard_tasks::Task;
 use regard_tasks::sequence_to_sequence::{
-    self, Alignment, AttentionPart, Writer, alignment_error_rate, parse_pharaoh,
+    self, Alignment, AttentionPart, Kind, Writer, alignment_error_rate, parse_pharaoh,
 };
 
 use super::warn_of_unseen_letters;
 use crate::failure::Usage;
-use crate::terminal::{heading, one_line, print, shorten, tell, visible, width};
+use crate::terminal::{
+    Table, heading, note, one_line, print, shorten, tell, thousands, visible, width,
+};
 
 /// Which position speaks for a written word.
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -54,9 +56,18 @@ pub(crate) fn explain(folder: &Path, asked: &ExplainRequest) -> anyhow::Result<(
     };
     let alignment = model.explain(&asked.text, asked.target.as_deref(), &part)?;
     let error_rate = gold.map(|gold| alignment_error_rate(&alignment.links, &gold));
+    if alignment.cut_source_pieces > 0 {
+        let cut = thousands(alignment.cut_source_pieces);
+        note(&format!(
+            "the text is longer than the model reads: its last {cut} pieces were not looked at"
+        ));
+    }
     if let Some(path) = &asked.html {
-        fs::write(path, alignment.html())
-            .with_context(|| format!("cannot write {}", path.display()))?;
+        let page = match model.kind() {
+            Kind::Translation => alignment.html(),
+            Kind::Summarization => alignment.tracing_html(),
+        };
+        fs::write(path, page).with_context(|| format!("cannot write {}", path.display()))?;
         tell(&format!("{} {}", heading("wrote"), path.display()));
     }
     if asked.json {
@@ -67,7 +78,12 @@ pub(crate) fn explain(folder: &Path, asked: &ExplainRequest) -> anyhow::Result<(
         }
         return Ok(print(&(answer.to_string() + "\n"))?);
     }
-    let mut text = shown(&alignment);
+    let mut text = match model.kind() {
+        Kind::Translation => shown(&alignment),
+        Kind::Summarization => traced(&alignment),
+    };
+    let likely = alignment.log_probability;
+    text += &format!("  log probability {likely:.3}\n");
     if let Some(rate) = error_rate {
         text += &format!("  alignment error rate {rate:.3}\n");
     }
@@ -86,8 +102,48 @@ pub(crate) fn shown(alignment: &Alignment) -> String {
     )
 }
 
-/// Columns of a word in the matrix at most.
+/// What was written, and which words of the text each of its words came from.
+pub(crate) fn traced(alignment: &Alignment) -> String {
+    let mut names = vec!["word", "came from", ">share"];
+    names.extend(alignment.copied.as_ref().map(|_| ">copied"));
+    names.push("");
+    let mut table = Table::new(names);
+    for (at, (word, trace)) in alignment
+        .target_words
+        .iter()
+        .zip(&alignment.traces)
+        .enumerate()
+    {
+        let word = shorten(&one_line(&word.text), WORD).into_owned();
+        let (span, share, said) = match trace {
+            None => (String::new(), String::new(), "looked at no word"),
+            Some(trace) => {
+                let span = one_line(&alignment.source[trace.start..trace.end]);
+                let span = shorten(&span, SPAN).into_owned();
+                (span, format!("{:.2}", trace.weight), trace.origin.said())
+            }
+        };
+        let mut row = vec![word, span, share];
+        row.extend(
+            alignment
+                .copied
+                .as_ref()
+                .map(|copied| format!("{:.2}", copied[at])),
+        );
+        row.push(said.to_owned());
+        table.row(row);
+    }
+    format!(
+        "{}\n\n{}",
+        heading(&one_line(&alignment.target)),
+        table.render()
+    )
+}
+
+/// Columns of a word at most.
 const WORD: usize = 18;
+/// Columns of a span of the source at most.
+const SPAN: usize = 40;
 /// Source words of a matrix at most: more would not fit a terminal.
 const COLUMNS: usize = 24;
 
@@ -148,6 +204,10 @@ mod tests {
             target_words: vec![word("网"), word("مرحبا"), word("😀x")],
             weights: vec![vec![0.9, 0.1], vec![0.02, 0.5], vec![0.3, 0.7]],
             links: vec![(0, 0), (1, 1), (1, 2)],
+            traces: vec![None; 3],
+            copied: None,
+            cut_source_pieces: 0,
+            log_probability: -1.0,
             reading: sequence_to_sequence::Reading::Output,
             method: String::new(),
         };

@@ -13,7 +13,7 @@ use regard_tasks::sequence_to_sequence::Writer;
 
 pub(crate) use arguments::{PairArguments, WritingArguments};
 pub(crate) use evaluate::{evaluate, scores_table};
-pub(crate) use explain::{ExplainRequest, Reading, explain, shown};
+pub(crate) use explain::{ExplainRequest, Reading, explain, shown, traced};
 pub(crate) use output::Output;
 pub(crate) use train::{Pairs, summary};
 

@@ -7,7 +7,6 @@ use regard_tasks::Task;
 use regard_tasks::sequence_to_sequence::Writer;
 use tempfile::NamedTempFile;
 
-use super::warn_of_unseen_letters;
 use crate::input::Line;
 use crate::terminal::{heading, note, tell, thousands, warn};
 
@@ -20,6 +19,8 @@ pub(crate) struct Output {
     repaired: usize,
     cut: usize,
     unfinished: usize,
+    /// Texts in letters that training never saw, and what was said of the first.
+    foreign: (usize, Option<String>),
 }
 
 enum To {
@@ -55,6 +56,7 @@ impl Output {
             repaired: 0,
             cut: 0,
             unfinished: 0,
+            foreign: (0, None),
         })
     }
 
@@ -72,8 +74,11 @@ impl Output {
             .filter(|text| !text.trim().is_empty())
             .cloned()
             .collect();
-        if let [only] = asked.as_slice() {
-            warn_of_unseen_letters(model, only);
+        for text in &asked {
+            if let Some(what) = model.unseen_letters(text) {
+                self.foreign.0 += 1;
+                self.foreign.1.get_or_insert(what);
+            }
         }
         let mut answers = model.run(&asked)?.into_iter();
         for text in texts {
@@ -138,6 +143,14 @@ impl Output {
             "were not UTF-8: their wrong bytes are read as U+FFFD",
         ) {
             warn(&text);
+        }
+        match self.foreign {
+            (1, Some(what)) => warn(&what),
+            (count, Some(what)) => warn(&format!(
+                "{} texts are of letters that training never saw; of the first, {what}",
+                thousands(count)
+            )),
+            _ => {}
         }
         let notes = [
             count(self.blank, "were empty and not shown to the model"),

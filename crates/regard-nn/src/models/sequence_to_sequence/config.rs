@@ -11,6 +11,12 @@ use crate::layers::MultiHeadConfig;
 pub struct SequenceToSequenceConfig {
     /// Rows of the table of vectors. The last is the end of a text, which also stands before a target's first token.
     pub vocabulary: usize,
+    /// Rows of a table that the sources have for themselves; `None` = one table for both sides.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source_vocabulary: Option<usize>,
+    /// What is written may be copied from the source (a [`Pointer`](super::Pointer)).
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub pointer: bool,
     /// Length of the vectors.
     pub width: usize,
     /// Heads of every attention; they divide the width.
@@ -43,6 +49,8 @@ impl SequenceToSequenceConfig {
         };
         Some(Self {
             vocabulary: 8000,
+            source_vocabulary: None,
+            pointer: false,
             width,
             heads,
             encoder_layers: layers,
@@ -66,6 +74,12 @@ impl SequenceToSequenceConfig {
                 false => Err(ConfigError::new(field, found, format!("{low} to {high}"))),
             };
         between("vocabulary", self.vocabulary, 3, 1 << 24)?;
+        let source = self.source_vocabulary.unwrap_or(self.vocabulary);
+        between("source_vocabulary", source, 2, 1 << 24)?;
+        if self.pointer && self.source_vocabulary.is_some() {
+            let expected = "false: pieces can be copied where both sides have one vocabulary";
+            return Err(ConfigError::new("pointer", true, expected));
+        }
         between("width", self.width, 2, 1 << 13)?;
         between("encoder_layers", self.encoder_layers, 0, 1 << 8)?;
         between("decoder_layers", self.decoder_layers, 1, 1 << 8)?;
@@ -96,6 +110,8 @@ impl SequenceToSequenceConfig {
     pub fn parameter_shapes(&self) -> Vec<(String, Vec<usize>)> {
         let width = self.width;
         let mut shapes = vec![("tokens.weight".to_owned(), vec![self.vocabulary, width])];
+        let of_source = |rows| ("source_tokens.weight".to_owned(), vec![rows, width]);
+        shapes.extend(self.source_vocabulary.map(of_source));
         let norm = |shapes: &mut Vec<_>, path: String| {
             shapes.push((format!("{path}.weight"), vec![width]));
             shapes.push((format!("{path}.bias"), vec![width]));
@@ -140,6 +156,11 @@ impl SequenceToSequenceConfig {
             feed_forward(&mut shapes, path);
         }
         norm(&mut shapes, "decoder_norm".to_owned());
+        if self.pointer {
+            linear(&mut shapes, "pointer.query".to_owned(), width, width);
+            linear(&mut shapes, "pointer.key".to_owned(), width, width);
+            linear(&mut shapes, "pointer.gate".to_owned(), width, 1);
+        }
         shapes
     }
 

@@ -16,6 +16,8 @@ pub struct Decoding {
     /// `[positions, width]`
     positions: Tensor<2>,
     table: ScoreTable,
+    /// The pointer's keys of the sources, `[sentences, source, width]`, and the sources.
+    copied: Option<(Tensor<3>, Vec<Vec<u32>>)>,
     at: usize,
     hypotheses: usize,
 }
@@ -43,18 +45,23 @@ impl SequenceToSequence {
                 .collect(),
             positions: sinusoidal(positions, width, &device),
             table: ScoreTable::new(self.tokens.weight.val()),
+            copied: self.pointer.as_ref().map(|pointer| {
+                let sources = sources.iter().map(|source| source.to_vec()).collect();
+                (pointer.key.forward(source), sources)
+            }),
             lengths,
             at: 0,
             hypotheses,
         }
     }
 
-    /// Writes one token to each hypothesis; the logits of what follows, `[sentences · hypotheses, vocabulary]`.
+    /// Writes one token to each hypothesis; the logits of what follows, `[sentences · hypotheses, vocabulary]`, one row after
+    /// the other.
     ///
     /// # Panics
     ///
     /// If there is not one token for each hypothesis, or all `positions` are written.
-    pub fn step(&self, decoding: &mut Decoding, tokens: &[u32]) -> Tensor<2> {
+    pub fn step(&self, decoding: &mut Decoding, tokens: &[u32]) -> Vec<f32> {
         let rows = decoding.lengths.len() * decoding.hypotheses;
         assert_eq!(tokens.len(), rows, "one token for each hypothesis");
         let ids: Vec<i32> = tokens.iter().map(|token| *token as i32).collect();
@@ -73,7 +80,13 @@ impl SequenceToSequence {
         }
         decoding.at += 1;
         let h = self.decoder_norm.forward(x.reshape([rows, width]));
-        decoding.table.scores(h)
+        let mut logits = numbers(decoding.table.scores(h.clone()));
+        if let (Some(pointer), Some((keys, sources))) = (&self.pointer, &decoding.copied) {
+            let h = h.reshape([sources.len(), decoding.hypotheses, width]);
+            let look = pointer.look(h, keys.clone(), &decoding.lengths);
+            look.mix(&mut logits, sources);
+        }
+        logits
     }
 }
 
@@ -100,10 +113,27 @@ impl Decoding {
             .collect();
         self.reorder(&rows);
         self.lengths = sentences.iter().map(|at| self.lengths[*at]).collect();
+        let kept = sentences;
         let sentences = index(sentences, &self.positions.device());
+        if let Some((keys, sources)) = &mut self.copied {
+            *keys = keys.clone().select(0, sentences.clone());
+            *sources = kept
+                .iter()
+                .map(|at| std::mem::take(&mut sources[*at]))
+                .collect();
+        }
         self.sources
             .iter_mut()
             .for_each(|source| source.select(&sentences));
+    }
+}
+
+/// The elements, in memory that is taken over where they are single precision.
+pub(crate) fn numbers(logits: Tensor<2>) -> Vec<f32> {
+    let data = logits.into_data().convert::<f32>();
+    match data.try_into_vec() {
+        Ok(numbers) => numbers,
+        Err(error) => unreachable!("just made single precision: {error:?}"),
     }
 }
 

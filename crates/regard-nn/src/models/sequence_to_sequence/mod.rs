@@ -7,31 +7,39 @@
 //! logits = h · rowsᵀ                                     one table for source, target and output (Press & Wolf 2017)
 //! ```
 //!
+//! A source in a language with other pieces can have a table of its own; where both sides have one, a [`Pointer`] can copy.
+//!
 //! [`forward`](SequenceToSequence::forward) teaches: all positions of the target at once.
 //! [`start`](SequenceToSequence::start) and [`step`](SequenceToSequence::step) write: one position at a time, over keys
 //! and values that were computed once; [`generation`](crate::generation) chooses the tokens.
 
 mod config;
 mod decoding;
+mod pointer;
 
 use burn::module::Module;
 use burn::tensor::{Device, Int, Tensor, TensorData};
 
 pub use config::SequenceToSequenceConfig;
 pub use decoding::Decoding;
+pub(crate) use decoding::numbers;
+pub use pointer::{Copied, Pointer};
 
 use crate::Noise;
 use crate::layers::{
     DecoderLayer, DecoderLayerConfig, Embedding, EncoderLayer, EncoderLayerConfig, LayerNorm,
     MultiHeadConfig, sinusoidal,
 };
-use crate::operation::{cross_entropy, embedding, table_scores};
+use crate::operation::{copying_cross_entropy, cross_entropy, embedding, table_scores};
+use pointer::Look;
 
 /// The model; see the [module](self).
 #[derive(Module, Debug)]
 pub struct SequenceToSequence {
     /// A vector for each token; the last is the end.
     pub tokens: Embedding,
+    /// A vector for each token of a source, where sources have a table of their own.
+    pub source_tokens: Option<Embedding>,
     /// What reads the source.
     pub encoder: Vec<EncoderLayer>,
     /// On what was read.
@@ -40,6 +48,8 @@ pub struct SequenceToSequence {
     pub decoder: Vec<DecoderLayer>,
     /// Before the table.
     pub decoder_norm: LayerNorm,
+    /// What copies from the source, in a model that does.
+    pub pointer: Option<Pointer>,
     dropout: f64,
 }
 
@@ -68,6 +78,9 @@ impl SequenceToSequenceConfig {
             let deviation = 1.0 / (self.width as f32).sqrt();
             Ok(SequenceToSequence {
                 tokens: Embedding::new(self.vocabulary, self.width, deviation, &mut noise, device),
+                source_tokens: self
+                    .source_vocabulary
+                    .map(|rows| Embedding::new(rows, self.width, deviation, &mut noise, device)),
                 encoder: (0..self.encoder_layers)
                     .map(|_| reads.init(&mut noise, device))
                     .collect::<Result<_, _>>()?,
@@ -76,6 +89,9 @@ impl SequenceToSequenceConfig {
                     .map(|_| writes.init(&mut noise, device))
                     .collect::<Result<_, _>>()?,
                 decoder_norm: LayerNorm::new(self.width, device),
+                pointer: self
+                    .pointer
+                    .then(|| Pointer::new(self.width, &mut noise, device)),
                 dropout: self.dropout,
             })
         });
@@ -84,6 +100,19 @@ impl SequenceToSequenceConfig {
             Err(error) => panic!("sequence to sequence: {error}"),
         }
     }
+}
+
+/// The positions of a padded `[batch, longest + 1]` that stand for the tokens of the targets and for their ends.
+fn places(targets: &[&[u32]], device: &Device) -> Tensor<1, Int> {
+    let longest = targets.iter().map(|target| target.len() + 1).max();
+    let longest = longest.unwrap_or(0);
+    let places = targets
+        .iter()
+        .enumerate()
+        .flat_map(|(row, target)| (0..=target.len()).map(move |at| (row * longest + at) as i32));
+    let places: Vec<i32> = places.collect();
+    let count = places.len();
+    Tensor::from_data(TensorData::new(places, [count]), device)
 }
 
 impl SequenceToSequence {
@@ -99,7 +128,12 @@ impl SequenceToSequence {
     ///
     /// If there are not as many targets as sources, a source is empty, or an id is not in the table.
     pub fn forward(&self, sources: &[&[u32]], targets: &[&[u32]], noise: &mut Noise) -> Tensor<2> {
-        self.logits(self.written(sources, targets, noise))
+        let (h, look) = self.written(sources, targets, noise);
+        let logits = self.logits(h);
+        match look {
+            Some(look) => look.mixed(logits, sources, places(targets, &self.device())),
+            None => logits,
+        }
     }
 
     /// Summed cross-entropy of the targets and their ends, and of how many tokens it is: what
@@ -115,30 +149,57 @@ impl SequenceToSequence {
         smoothing: f32,
         noise: &mut Noise,
     ) -> (Tensor<1>, usize) {
-        let h = self.written(sources, targets, noise);
-        let end = [self.end()];
-        let wanted = targets.iter().flat_map(|target| target.iter().chain(&end));
-        let wanted: Vec<usize> = wanted.map(|id| *id as usize).collect();
-        let loss = cross_entropy(h, self.tokens.weight.val(), &wanted, smoothing);
+        let (h, look) = self.written(sources, targets, noise);
+        let ended = targets
+            .iter()
+            .map(|target| [*target, &[self.end()]].concat());
+        let ended: Vec<Vec<u32>> = ended.collect();
+        let wanted: Vec<usize> = ended.concat().iter().map(|id| *id as usize).collect();
+        let table = self.tokens.weight.val();
+        let loss = match look {
+            None => cross_entropy(h, table, &wanted, smoothing),
+            Some(look) => {
+                let chances = look.chances(sources, &ended, places(targets, &self.device()));
+                copying_cross_entropy(h, table, chances, &wanted, smoothing)
+            }
+        };
         (loss, wanted.len())
     }
 
-    /// What the table is multiplied with: `[Σ (length + 1), width]`.
-    fn written(&self, sources: &[&[u32]], targets: &[&[u32]], noise: &mut Noise) -> Tensor<2> {
+    /// What the table is multiplied with, `[Σ (length + 1), width]`, and where the pointer looks.
+    fn written(
+        &self,
+        sources: &[&[u32]],
+        targets: &[&[u32]],
+        noise: &mut Noise,
+    ) -> (Tensor<2>, Option<Look>) {
         let (source, lengths) = self.encode(sources, noise);
         let mut h = self.begun(targets, noise);
         for layer in &self.decoder {
             h = layer.forward(h, source.clone(), &lengths, noise);
         }
-        let [rows, longest, width] = h.dims();
-        let real = targets.iter().enumerate().flat_map(|(row, target)| {
-            (0..=target.len()).map(move |at| (row * longest + at) as i32)
+        let look = self.pointer.as_ref().map(|pointer| {
+            let h = self.decoder_norm.forward(h.clone());
+            pointer.look(h, pointer.key.forward(source), &lengths)
         });
-        let real: Vec<i32> = real.collect();
-        let count = real.len();
-        let real = Tensor::<2, Int>::from_data(TensorData::new(real, [1, count]), &h.device());
+        let [rows, longest, width] = h.dims();
+        let real = places(targets, &h.device()).unsqueeze();
+        let count = real.dims()[1];
         let h = embedding(h.reshape([rows * longest, width]), real).reshape([count, width]);
-        self.decoder_norm.forward(h)
+        (self.decoder_norm.forward(h), look)
+    }
+
+    /// Where the tokens of one target were copied from; `None` for a model without a pointer.
+    ///
+    /// # Panics
+    ///
+    /// As [`forward`](Self::forward).
+    pub fn copied(&self, source: &[u32], target: &[u32]) -> Option<Copied> {
+        let (h, look) = self.written(&[source], &[target], &mut Noise::off());
+        let look = look?;
+        let ended = [target, &[self.end()]].concat();
+        let places = places(&[target], &self.device());
+        Some(look.copied(self.logits(h), source, ended, places))
     }
 
     /// The weights over the source with which each token of one target, and its end, was written: for every decoder layer
@@ -166,7 +227,8 @@ impl SequenceToSequence {
             lengths.iter().all(|length| *length > 0),
             "a source has at least one token"
         );
-        let mut x = self.embedded(&self.padded(sources.iter().copied(), 0, None), noise);
+        let table = self.source_tokens.as_ref().unwrap_or(&self.tokens);
+        let mut x = self.embedded(table, &self.padded(sources.iter().copied(), 0, None), noise);
         for layer in &self.encoder {
             x = layer.forward(x, Some(&lengths), noise);
         }
@@ -176,7 +238,7 @@ impl SequenceToSequence {
     /// The decoder's input: the end token and then the target.
     fn begun(&self, targets: &[&[u32]], noise: &mut Noise) -> Tensor<3> {
         let begun = self.padded(targets.iter().copied(), 0, Some(self.end()));
-        self.embedded(&begun, noise)
+        self.embedded(&self.tokens, &begun, noise)
     }
 
     /// Ids filled up to the longest, `[batch, longest]`, behind `first`.
@@ -204,9 +266,9 @@ impl SequenceToSequence {
         parameter.starts_with("encoder.") || parameter.starts_with("decoder.")
     }
 
-    fn embedded(&self, ids: &Tensor<2, Int>, noise: &mut Noise) -> Tensor<3> {
+    fn embedded(&self, table: &Embedding, ids: &Tensor<2, Int>, noise: &mut Noise) -> Tensor<3> {
         let [_, longest] = ids.dims();
-        let x = self.tokens.forward(ids.clone());
+        let x = table.forward(ids.clone());
         let width = x.dims()[2];
         let positions = sinusoidal(longest, width, &x.device());
         noise.dropout(
@@ -215,7 +277,7 @@ impl SequenceToSequence {
         )
     }
 
-    /// `[rows, width]` → `[rows, vocabulary]`
+    /// `[rows, width]` → `[rows, vocabulary]`, of the table alone
     fn logits(&self, h: Tensor<2>) -> Tensor<2> {
         table_scores(h, self.tokens.weight.val())
     }
