@@ -235,13 +235,19 @@ def train(folder, arguments):
     validation, kept = order[:held_out], order[held_out:]
     model = Model(folder.sizes)
     optimizer = Optimizer(model)
-    epochs, started, best, saved = round(folder.report["training"]["epochs"]), time.time(), -1.0, None
+    # A run that stopped early had a schedule for more epochs than it did.
+    training = folder.report["training"]
+    planned = re.search(r"at most (\d+) epochs", " ".join(training["notes"]))
+    epochs = int(planned[1]) if planned and "(--minutes)" not in " ".join(training["notes"]) else round(training["epochs"])
+    started, best, best_at, saved = time.time(), -1.0, 0, None
     for done in range(epochs):
         epoch(model, optimizer, folder, pictures[kept], labels[kept], arguments, done, epochs)
         score = accuracy(model, folder, pictures[validation], labels[validation])
         print(f"epoch {done + 1} of {epochs}  validation {score:.4f}  {time.time() - started:.0f} s", flush=True)
         if score > best:
-            best, saved = score, {name: value.clone() for name, value in model.state_dict().items()}
+            best, best_at, saved = score, done, {name: value.clone() for name, value in model.state_dict().items()}
+        elif done - best_at >= max(-(-epochs // 3), 5):
+            break
     model.load_state_dict(saved)
     test = folder.part("t10k")
     share, ours = accuracy(model, folder, *test), folder.report["scores"]["accuracy"]

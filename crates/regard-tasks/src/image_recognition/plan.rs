@@ -53,7 +53,7 @@ impl Plan {
             Some(start) => start.config().model.clone(),
             None => preset_of(settings, shape)?,
         };
-        let model = model_of(settings, preset, shape, gallery.labels.len())?;
+        let model = model_of(settings, &preset, shape, gallery.labels.len())?;
         let flip = Flip::measure(&gallery.train, gallery.labels.len());
         let epochs = settings.epochs.unwrap_or((SEEN / rows).clamp(12, 40));
         let augment = Augment {
@@ -197,7 +197,7 @@ fn preset_of(settings: &Settings, shape: Shape) -> Result<VisionTransformerConfi
 /// The model of the settings for pictures of that shape; what they do not say is the preset's.
 fn model_of(
     settings: &Settings,
-    preset: VisionTransformerConfig,
+    preset: &VisionTransformerConfig,
     shape: Shape,
     classes: usize,
 ) -> Result<VisionTransformerConfig> {
@@ -220,7 +220,6 @@ fn model_of(
         stochastic_depth: settings.stochastic_depth.unwrap_or(preset.stochastic_depth),
         positions: settings.positions.unwrap_or(preset.positions),
         summary: settings.summary.unwrap_or(preset.summary),
-        ..preset
     };
     model
         .validate()

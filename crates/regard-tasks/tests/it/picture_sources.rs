@@ -133,7 +133,7 @@ fn what_the_user_may_not_read_is_left_out_and_a_link_is_not_followed() {
     album(&pictures, 20);
     let secret = pictures.join("cross/secret.png");
     write(&secret, &made(99, "cross").0);
-    fs::set_permissions(&secret, fs::Permissions::from_mode(0)).unwrap();
+    fs::set_permissions(&secret, fs::Permissions::from_mode(0o0)).unwrap();
     // Who runs the tests as root may read everything, and then learns from it.
     let readable = fs::read(&secret).is_ok();
     // A file that not even root can read from its beginning, where there is one: this program's memory.
