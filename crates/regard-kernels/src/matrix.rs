@@ -1,11 +1,13 @@
 //! The product of two matrices, which training spends most of its time in.
 
+use std::sync::LazyLock;
+
 use ndarray::{Array2, ArrayView2, ArrayViewMut2, CowArray, Ix2};
 
 use crate::Isa;
-use crate::simd::{Panels, Side, Start, add_product, product as in_memory};
+use crate::simd::{self, Finish, Panels, Right, Side, Start, Then};
 
-/// `out[r, c] = Σ_p left[r, p] · right[p, c] (+ bias[c])`, with the widest instructions there are and all of rayon's
+/// `out[r, c] = Σ_p left[r, p] · right[p, c] (+ bias[c])`, with the instruction set of [`Isa::chosen`] and all of rayon's
 /// threads.
 ///
 /// Every element is summed in the same order, in blocks of 256 steps: the result has the same bits for any number of
@@ -13,7 +15,7 @@ use crate::simd::{Panels, Side, Start, add_product, product as in_memory};
 /// with other strides are copied first.
 ///
 /// After Goto & van de Geijn, "Anatomy of High-Performance Matrix Multiplication" (2008): the right side is packed into
-/// panels as wide as the register tile, and blocks of the left side stay in the second cache.
+/// panels as wide as the register tile, the left side into tiles that stay in the second cache.
 ///
 /// # Shapes
 /// - `left`: `[rows, depth]`, `right`: `[depth, columns]`, `bias`: `[columns]`
@@ -33,7 +35,12 @@ pub fn product(
     right: ArrayView2<'_, f32>,
     bias: Option<&[f32]>,
 ) -> Array2<f32> {
-    PackedMatrix::new(right).product(left, bias)
+    check(left.shape(), right.dim());
+    check_bias(bias, right.ncols());
+    let shape = (left.nrows(), right.ncols());
+    let (left, right) = (lined_up(left), lined_up(right));
+    let right = Right::Side(isa(), side(&right));
+    array(shape, simd::product(side(&left), right, start(bias)))
 }
 
 /// `out += left · right`; as [`product`].
@@ -43,9 +50,78 @@ pub fn product(
 pub fn add_to_product(
     left: ArrayView2<'_, f32>,
     right: ArrayView2<'_, f32>,
-    out: ArrayViewMut2<'_, f32>,
+    mut out: ArrayViewMut2<'_, f32>,
 ) {
-    PackedMatrix::new(right).add_to_product(left, out);
+    assert_eq!(out.dim(), (left.nrows(), right.ncols()), "product: out");
+    let Some(out) = out.as_slice_mut() else {
+        panic!("product: the rows of out lie one behind the other");
+    };
+    check(left.shape(), right.dim());
+    let (left, right) = (lined_up(left), lined_up(right));
+    let right = Right::Side(isa(), side(&right));
+    simd::multiply(side(&left), right, Start::Old, out, None);
+}
+
+/// [`product`] into memory that is there, row after row; what was in it does not matter. As soon as some rows are complete,
+/// and still in the cache, `finish` gets the number of the first, the rows, and the same part of `second`, which is as long
+/// as `out`, or empty: another pass over memory saved. It is called by several threads at once.
+///
+/// # Panics
+/// If the shapes do not fit.
+///
+/// # Example
+/// ```
+/// use ndarray::array;
+/// let (mut out, mut positive) = ([0.0; 2], [0.0; 2]);
+/// let (left, right) = (array![[1.0, 2.0]], array![[3.0, -1.0], [4.0, -1.0]]);
+/// regard_kernels::product_then(left.view(), right.view(), None, &mut out, &mut positive, |_, out, positive| {
+///     for (positive, x) in positive.iter_mut().zip(out) {
+///         *positive = x.max(0.0);
+///     }
+/// });
+/// assert_eq!((out, positive), ([11.0, -3.0], [11.0, 0.0]));
+/// ```
+pub fn product_then(
+    left: ArrayView2<'_, f32>,
+    right: ArrayView2<'_, f32>,
+    bias: Option<&[f32]>,
+    out: &mut [f32],
+    second: &mut [f32],
+    finish: impl Fn(usize, &mut [f32], &mut [f32]) + Sync,
+) {
+    check_arrays(out, second, left.nrows() * right.ncols());
+    check(left.shape(), right.dim());
+    check_bias(bias, right.ncols());
+    let (left, right) = (lined_up(left), lined_up(right));
+    let right = Right::Side(isa(), side(&right));
+    let finish: &Finish<'_> = &finish;
+    let then = Then { second, finish };
+    simd::multiply(side(&left), right, start(bias), out, Some(then));
+}
+
+/// `out = left · right` as [`product_then`] writes it, and gives the sum of the rows of `right`, which is read anyway: the
+/// gradients of a linear map's weight and bias.
+///
+/// # Panics
+/// If the shapes do not fit.
+///
+/// # Example
+/// ```
+/// use ndarray::array;
+/// let mut out = [0.0; 2];
+/// let (left, right) = (array![[1.0, 2.0]], array![[3.0, -1.0], [4.0, -1.0]]);
+/// let sums = regard_kernels::product_and_sums(left.view(), right.view(), &mut out);
+/// assert_eq!((out, sums), ([11.0, -3.0], vec![7.0, -2.0]));
+/// ```
+pub fn product_and_sums(
+    left: ArrayView2<'_, f32>,
+    right: ArrayView2<'_, f32>,
+    out: &mut [f32],
+) -> Vec<f32> {
+    assert_eq!(out.len(), left.nrows() * right.ncols(), "product: out");
+    check(left.shape(), right.dim());
+    let (left, right) = (lined_up(left), lined_up(right));
+    simd::multiply_and_sum(isa(), side(&left), side(&right), out)
 }
 
 /// The right side of many products, packed into panels once: packing reads and writes it all, which a product with few rows
@@ -64,11 +140,11 @@ pub struct PackedMatrix {
 }
 
 impl PackedMatrix {
-    /// Lays `right` out for the widest instructions there are: a copy, read column by column where it is a transposed view.
+    /// Lays `right` out for the instruction set in use: a copy, read column by column where it is a transposed view.
     pub fn new(right: ArrayView2<'_, f32>) -> Self {
         let right = lined_up(right);
         Self {
-            panels: Panels::new(Isa::best(), side(&right)),
+            panels: Panels::new(isa(), side(&right)),
         }
     }
 
@@ -82,22 +158,34 @@ impl PackedMatrix {
     /// # Panics
     /// If the shapes do not fit.
     pub fn product(&self, left: ArrayView2<'_, f32>, bias: Option<&[f32]>) -> Array2<f32> {
-        self.check(&left);
+        check(left.shape(), self.dim());
+        check_bias(bias, self.panels.columns);
         let shape = (left.nrows(), self.panels.columns);
-        if let Some(bias) = bias {
-            assert_eq!(
-                bias.len(),
-                shape.1,
-                "product: the bias, and columns of right"
-            );
-        }
         let left = lined_up(left);
-        let start = bias.map_or(Start::Zero, Start::Bias);
-        let values = in_memory(side(&left), &self.panels, start);
-        match Array2::from_shape_vec(shape, values) {
-            Ok(out) => out,
-            Err(error) => unreachable!("as many numbers as the shape has: {error}"),
-        }
+        let right = Right::Panels(&self.panels);
+        array(shape, simd::product(side(&left), right, start(bias)))
+    }
+
+    /// As [`product_then()`].
+    ///
+    /// # Panics
+    /// If the shapes do not fit.
+    pub fn product_then(
+        &self,
+        left: ArrayView2<'_, f32>,
+        bias: Option<&[f32]>,
+        out: &mut [f32],
+        second: &mut [f32],
+        finish: impl Fn(usize, &mut [f32], &mut [f32]) + Sync,
+    ) {
+        check(left.shape(), self.dim());
+        check_bias(bias, self.panels.columns);
+        check_arrays(out, second, left.nrows() * self.panels.columns);
+        let left = lined_up(left);
+        let finish: &Finish<'_> = &finish;
+        let then = Some(Then { second, finish });
+        let right = Right::Panels(&self.panels);
+        simd::multiply(side(&left), right, start(bias), out, then);
     }
 
     /// `out += left · right`; as [`add_to_product()`].
@@ -105,27 +193,61 @@ impl PackedMatrix {
     /// # Panics
     /// If the shapes do not fit, or the rows of `out` do not lie one behind the other.
     pub fn add_to_product(&self, left: ArrayView2<'_, f32>, mut out: ArrayViewMut2<'_, f32>) {
-        self.check(&left);
+        check(left.shape(), self.dim());
         assert_eq!(
             out.dim(),
             (left.nrows(), self.panels.columns),
             "product: out"
         );
         let left = lined_up(left);
-        match out.as_slice_mut() {
-            Some(out) => add_product(side(&left), &self.panels, out),
-            None => panic!("product: the rows of out lie one behind the other"),
-        }
+        let Some(out) = out.as_slice_mut() else {
+            panic!("product: the rows of out lie one behind the other");
+        };
+        let right = Right::Panels(&self.panels);
+        simd::multiply(side(&left), right, Start::Old, out, None);
     }
+}
 
-    fn check(&self, left: &ArrayView2<'_, f32>) {
-        assert_eq!(
-            left.ncols(),
-            self.panels.rows,
-            "product: columns of left {:?} and rows of right {:?}",
-            left.shape(),
-            self.dim()
-        );
+/// The instruction set that `REGARD_ISA` names, or the widest; found once.
+fn isa() -> Isa {
+    static CHOSEN: LazyLock<Isa> = LazyLock::new(|| match Isa::chosen() {
+        Ok(isa) => isa,
+        Err(error) => panic!("product: {error}"),
+    });
+    *CHOSEN
+}
+
+fn start(bias: Option<&[f32]>) -> Start<'_> {
+    bias.map_or(Start::Zero, Start::Bias)
+}
+
+fn check(left: &[usize], right: (usize, usize)) {
+    assert_eq!(
+        left[1], right.0,
+        "product: columns of left {left:?} and rows of right {right:?}"
+    );
+}
+
+fn check_bias(bias: Option<&[f32]>, columns: usize) {
+    if let Some(bias) = bias {
+        let found = bias.len();
+        assert_eq!(found, columns, "product: the bias, and columns of right");
+    }
+}
+
+fn check_arrays(out: &[f32], second: &[f32], length: usize) {
+    assert_eq!(out.len(), length, "product: out");
+    assert!(
+        second.is_empty() || second.len() == length,
+        "product: the second array has {} numbers, expected {length} or none",
+        second.len()
+    );
+}
+
+fn array(shape: (usize, usize), values: Vec<f32>) -> Array2<f32> {
+    match Array2::from_shape_vec(shape, values) {
+        Ok(out) => out,
+        Err(error) => unreachable!("as many numbers as the shape has: {error}"),
     }
 }
 
@@ -159,7 +281,6 @@ fn side<'a>(array: &'a CowArray<'_, f32, Ix2>) -> Side<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::simd;
 
     fn numbers(count: usize, seed: usize) -> Vec<f32> {
         (0..count)
@@ -185,10 +306,11 @@ mod tests {
             (5, 17, 16),
             (7, 0, 3),
             (97, 513, 31),
-            (200, 64, 100),
+            (125, 270, 100),
+            (31, 64, 100),
             (3, 9, 700),
         ];
-        for isa in Isa::available() {
+        for isa in Isa::available().into_iter().chain([Isa::Wide]) {
             for (rows, depth, columns) in shapes {
                 for (left_turned, right_turned) in
                     [(false, false), (true, false), (false, true), (true, true)]
@@ -197,12 +319,28 @@ mod tests {
                     let left = side_of(&a, rows, depth, left_turned);
                     let right = side_of(&b, depth, columns, right_turned);
                     let bias = numbers(columns, 3);
-                    let panels = simd::Panels::new(isa, right);
-                    let plain = simd::product(left, &panels, Start::Zero);
-                    let biased = simd::product(left, &panels, Start::Bias(&bias));
+                    let panels = Panels::new(isa, right);
+                    let packed = simd::product(left, Right::Panels(&panels), Start::Zero);
+                    let right_side = Right::Side(isa, right);
+                    let plain = simd::product(left, right_side, Start::Zero);
+                    assert_eq!(plain, packed, "{isa:?} {rows}x{depth}x{columns}");
+                    let biased = simd::product(left, right_side, Start::Bias(&bias));
+                    let mut out = vec![f32::NAN; rows * columns];
+                    let sums = simd::multiply_and_sum(isa, left, right, &mut out);
+                    assert_eq!(plain, out, "{isa:?} {rows}x{depth}x{columns}");
+                    for (column, found) in sums.iter().enumerate() {
+                        let terms = (0..depth)
+                            .map(|p| b[p * right.row_step + column * right.column_step])
+                            .map(f64::from);
+                        let error = (f64::from(*found) - terms.sum::<f64>()).abs();
+                        assert!(
+                            error <= 1e-6 * (depth + 1) as f64,
+                            "{isa:?} sum of {column}"
+                        );
+                    }
                     let mut added = numbers(rows * columns, 4);
                     let before = added.clone();
-                    simd::add_product(left, &panels, &mut added);
+                    simd::multiply(left, right_side, Start::Old, &mut added, None);
                     for row in 0..rows {
                         for column in 0..columns {
                             let terms = (0..depth).map(|p| {
@@ -243,6 +381,38 @@ mod tests {
         let one = with(1);
         for threads in [2, 3, 8] {
             assert_eq!(one, with(threads));
+        }
+    }
+
+    #[test]
+    fn rows_are_finished_once_all_their_parts_are_summed() {
+        // Deep and wide enough that the right side is packed in several parts.
+        let (rows, depth, columns) = (130, 1400, 520);
+        let (a, b, bias) = (
+            numbers(rows * depth, 1),
+            numbers(depth * columns, 2),
+            numbers(columns, 3),
+        );
+        let left = ArrayView2::from_shape((rows, depth), &a).unwrap();
+        let right = ArrayView2::from_shape((depth, columns), &b).unwrap();
+        let expected = product(left, right, Some(&bias));
+        let (mut out, mut second) = (vec![f32::NAN; rows * columns], vec![0.0; rows * columns]);
+        product_then(
+            left,
+            right,
+            Some(&bias),
+            &mut out,
+            &mut second,
+            |first, out, second| {
+                for (at, (second, x)) in second.iter_mut().zip(out).enumerate() {
+                    *second += *x;
+                    *x = (first + at / columns) as f32;
+                }
+            },
+        );
+        assert_eq!(array((rows, columns), second), expected);
+        for (row, out) in out.chunks(columns).enumerate() {
+            assert!(out.iter().all(|x| *x == row as f32));
         }
     }
 

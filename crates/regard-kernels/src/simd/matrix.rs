@@ -1,22 +1,15 @@
-//! The product of two whole matrices: the right side is packed into panels once, then threads share the rows.
+//! The product of two whole matrices: both sides are packed part by part, and threads share the rows.
 
+use std::cell::Cell;
 use std::mem::MaybeUninit;
 
 use rayon::prelude::*;
 
+use super::clock::counted;
+use super::panels::{Panels, Side, pack_tile, tile_rows, tile_step};
 use super::product::Tile;
 use super::{Kernel, Simd, run};
 use crate::Isa;
-
-/// One side of a product: `values[r · row_step + c · column_step]`; one of both steps is 1.
-#[derive(Clone, Copy)]
-pub(crate) struct Side<'a> {
-    pub(crate) values: &'a [f32],
-    pub(crate) rows: usize,
-    pub(crate) columns: usize,
-    pub(crate) row_step: usize,
-    pub(crate) column_step: usize,
-}
 
 /// What the sums are added to.
 #[derive(Clone, Copy)]
@@ -29,62 +22,143 @@ pub(crate) enum Start<'a> {
     Bias(&'a [f32]),
 }
 
-/// Steps of the sums at a time: a panel of so many steps and 2 · 8 columns is 16 KiB, half of the first cache.
-const DEPTH: usize = 256;
-/// Rows of a task at most: with `DEPTH` steps 96 KiB of the left side, which stay in the second cache while the panels go
-/// by.
-const ROWS: usize = 96;
-/// Multiplications that are worth a second thread: at 60 GFLOP/s, what one thread did here, they take 17 µs, and waking a
-/// thread takes some of them.
-const ALONE: usize = 1 << 19;
-
-/// The right side of products, laid out for one instruction set: columns side by side in panels of two vectors,
-/// `[panel][row][2 · LANES]`, zeros behind the last.
-#[derive(Clone, Debug)]
-pub(crate) struct Panels {
-    isa: Isa,
-    values: Vec<f32>,
-    pub(crate) rows: usize,
-    pub(crate) columns: usize,
+/// What is done with some rows of the result as soon as they are complete, while they are in the cache.
+pub(crate) struct Then<'a> {
+    /// Another array as long as the result, or empty.
+    pub(crate) second: &'a mut [f32],
+    /// Gets the number of the first row, the rows, and the same part of `second`.
+    pub(crate) finish: &'a Finish<'a>,
 }
 
-impl Panels {
-    pub(crate) fn new(isa: Isa, right: Side<'_>) -> Self {
-        Self {
-            isa,
-            values: run(isa, Pack { right }),
-            rows: right.rows,
-            columns: right.columns,
+/// See [`Then`].
+pub(crate) type Finish<'a> = dyn Fn(usize, &mut [f32], &mut [f32]) + Sync + 'a;
+
+/// Steps of the sums at a time: a panel of so many steps and 2 · 16 columns is 32 KiB, of 2 · 8 half of that: it stays in
+/// the first cache, or next to it, while the rows go by.
+const DEPTH: usize = 256;
+/// Rows of a task at most: packed with `DEPTH` steps 150 KiB, which stay in the second cache while the panels go by. With 112
+/// products were 2 to 4 % slower on AVX-512, with 224 up to 15 %; the other sizes here make no such difference.
+const ROWS: usize = 128;
+/// Numbers of the right side that are packed at a time: 2 MiB, which stay in the last cache until all rows have used them.
+const PACKED: usize = 1 << 19;
+/// Multiplications that are worth a second thread: at 60 GFLOP/s, what one thread did with AVX2, they take 17 µs, and
+/// waking a thread takes some of them.
+const ALONE: usize = 1 << 19;
+
+thread_local! {
+    /// Kept from product to product: fresh memory costs a page fault every 4 KiB.
+    static PANELS: Cell<Option<Panels>> = const { Cell::new(None) };
+    static LEFT: Cell<Vec<f32>> = const { Cell::new(Vec::new()) };
+}
+
+/// The right side: as it lies, or packed.
+#[derive(Clone, Copy)]
+pub(crate) enum Right<'a> {
+    Side(Isa, Side<'a>),
+    Panels(&'a Panels),
+}
+
+impl Right<'_> {
+    fn columns(&self) -> usize {
+        match self {
+            Right::Side(_, side) => side.columns,
+            Right::Panels(panels) => panels.columns,
         }
     }
 }
 
 /// `left · right` in memory of its own, which is written once: nothing is set to zero first.
-pub(crate) fn product(left: Side<'_>, right: &Panels, start: Start<'_>) -> Vec<f32> {
+pub(crate) fn product(left: Side<'_>, right: Right<'_>, start: Start<'_>) -> Vec<f32> {
     assert!(!matches!(start, Start::Old), "there is nothing to add to");
-    let length = left.rows * right.columns;
+    let length = left.rows * right.columns();
     let mut out = Vec::with_capacity(length);
-    multiply(left, right, start, &mut out.spare_capacity_mut()[..length]);
-    // SAFETY: `multiply` writes every element unless it starts from what is there.
+    let room = &mut out.spare_capacity_mut()[..length];
+    by_parts(left, right, start, room, None, None);
+    // SAFETY: every element is written unless the sums start from what is there.
     unsafe { out.set_len(length) };
     out
 }
 
-/// `out += left · right`.
-pub(crate) fn add_product(left: Side<'_>, right: &Panels, out: &mut [f32]) {
-    // SAFETY: initialised numbers are a special case of numbers that may be; `multiply` writes nothing but numbers.
-    let out = unsafe {
-        std::slice::from_raw_parts_mut(out.as_mut_ptr().cast::<MaybeUninit<f32>>(), out.len())
-    };
-    multiply(left, right, Start::Old, out);
+/// `out (+)= left · right`.
+pub(crate) fn multiply(
+    left: Side<'_>,
+    right: Right<'_>,
+    start: Start<'_>,
+    out: &mut [f32],
+    then: Option<Then<'_>>,
+) {
+    by_parts(left, right, start, maybe(out), None, then);
 }
 
-fn multiply(left: Side<'_>, right: &Panels, start: Start<'_>, out: &mut [MaybeUninit<f32>]) {
+/// `out = left · right`, and the sums of the columns of `right`.
+pub(crate) fn multiply_and_sum(
+    isa: Isa,
+    left: Side<'_>,
+    right: Side<'_>,
+    out: &mut [f32],
+) -> Vec<f32> {
+    let mut sums = vec![0.0; right.columns];
+    let side = Right::Side(isa, right);
+    by_parts(left, side, Start::Zero, maybe(out), Some(&mut sums), None);
+    sums
+}
+
+/// Initialised numbers as a special case of numbers that may be.
+fn maybe(out: &mut [f32]) -> &mut [MaybeUninit<f32>] {
+    let pointer = out.as_mut_ptr().cast::<MaybeUninit<f32>>();
+    // SAFETY: the same numbers; `by_parts`, which is all that gets them, writes nothing but numbers.
+    unsafe { std::slice::from_raw_parts_mut(pointer, out.len()) }
+}
+
+/// A right side that is not packed yet is packed some steps at a time, in memory that is kept; its columns are added to
+/// `sums`.
+fn by_parts(
+    left: Side<'_>,
+    right: Right<'_>,
+    start: Start<'_>,
+    out: &mut [MaybeUninit<f32>],
+    mut sums: Option<&mut [f32]>,
+    mut then: Option<Then<'_>>,
+) {
+    let (isa, right) = match right {
+        Right::Side(isa, right) => (isa, right),
+        Right::Panels(panels) => {
+            assert!(sums.is_none(), "sums are taken while packing");
+            return by_rows(left, panels, start, out, then);
+        }
+    };
+    let depth = right.rows;
+    assert_eq!(left.columns, depth, "the sides share the depth");
+    let steps = (PACKED / right.columns.max(1)).max(1);
+    let steps = steps.next_multiple_of(DEPTH);
+    // A task of a product may begin another one: it finds nothing here, and leaves its own.
+    let kept = PANELS.take().filter(|panels| panels.isa == isa);
+    let mut panels = kept.unwrap_or_else(|| Panels::empty(isa));
+    for from in (0..depth.max(1)).step_by(steps) {
+        let deep = steps.min(depth - from);
+        panels.fill(right.some_rows(from, deep), sums.as_deref_mut());
+        let start = if from == 0 { start } else { Start::Old };
+        let is_last = from + steps >= depth;
+        let then = if is_last { then.take() } else { None };
+        by_rows(left.some_columns(from, deep), &panels, start, out, then);
+    }
+    PANELS.set(Some(panels));
+}
+
+/// Threads share the rows.
+fn by_rows(
+    left: Side<'_>,
+    right: &Panels,
+    start: Start<'_>,
+    out: &mut [MaybeUninit<f32>],
+    then: Option<Then<'_>>,
+) {
     assert_eq!(left.columns, right.rows, "the sides share the depth");
     assert_eq!(out.len(), left.rows * right.columns);
     if let Start::Bias(bias) = start {
         assert_eq!(bias.len(), right.columns, "a bias for each column");
     }
+    left.check();
     if out.is_empty() {
         return;
     }
@@ -92,118 +166,40 @@ fn multiply(left: Side<'_>, right: &Panels, start: Start<'_>, out: &mut [MaybeUn
         ..ALONE => 1,
         _ => rayon::current_num_threads(),
     };
-    // Two tasks a thread at least, in whole tiles of six rows: the last thread waits for less. Every element is summed in
-    // the same order whatever the tasks are.
-    let rows = left
-        .rows
-        .div_ceil(2 * threads)
-        .next_multiple_of(6)
-        .min(ROWS);
-    let task = |(at, out): (usize, &mut [MaybeUninit<f32>])| {
-        run(
-            right.isa,
-            Rows {
-                left,
-                first: at * rows,
-                right,
-                start,
-                out,
-            },
-        );
+    // As many tasks for every thread. Every element is summed in the same order whatever the tasks are.
+    let tasks = left.rows.div_ceil(ROWS).next_multiple_of(threads);
+    let rows = left.rows.div_ceil(tasks);
+    let (second, finish) = match then {
+        Some(Then { second, finish }) => (second, Some(finish)),
+        None => (Default::default(), None),
+    };
+    let size = rows * right.columns;
+    let mut seconds = second.chunks_mut(size);
+    let tasks = out.chunks_mut(size).enumerate();
+    let tasks = tasks.map(|(at, out)| (at * rows, out, seconds.next().unwrap_or_default()));
+    let task = |(first, out, second): (usize, &mut [MaybeUninit<f32>], &mut [f32])| {
+        let mut room = LEFT.take();
+        let product = Rows {
+            left,
+            first,
+            right,
+            start,
+            out,
+            room: &mut room,
+        };
+        counted(|| run(right.isa, product));
+        LEFT.set(room);
+        if let Some(finish) = finish {
+            let out: *mut [MaybeUninit<f32>] = out;
+            // SAFETY: the kernel has written every element, or added to what the caller had initialised.
+            finish(first, unsafe { &mut *(out as *mut [f32]) }, second);
+        }
     };
     if threads == 1 {
-        out.chunks_mut(rows * right.columns)
-            .enumerate()
-            .for_each(task);
+        tasks.for_each(task);
     } else {
-        out.par_chunks_mut(rows * right.columns)
-            .enumerate()
-            .for_each(task);
-    }
-}
-
-/// Lays out [`Panels`].
-struct Pack<'a> {
-    right: Side<'a>,
-}
-
-impl Kernel for Pack<'_> {
-    type Output = Vec<f32>;
-
-    #[inline(always)]
-    fn call<S: Simd>(self, simd: S) -> Vec<f32> {
-        let Side { rows, columns, .. } = self.right;
-        let panel = 2 * S::LANES;
-        let mut panels = vec![0.0; columns.div_ceil(panel) * panel * rows];
-        let fill = |(at, to): (usize, &mut [f32])| {
-            simd.run(Panel {
-                right: self.right,
-                first: at * panel,
-                to,
-            });
-        };
-        if rows * columns < ALONE / 64 {
-            panels
-                .chunks_mut((panel * rows).max(1))
-                .enumerate()
-                .for_each(fill);
-        } else {
-            panels
-                .par_chunks_mut((panel * rows).max(1))
-                .enumerate()
-                .for_each(fill);
-        }
-        panels
-    }
-}
-
-struct Panel<'a> {
-    right: Side<'a>,
-    first: usize,
-    to: &'a mut [f32],
-}
-
-impl Kernel for Panel<'_> {
-    type Output = ();
-
-    #[inline(always)]
-    fn call<S: Simd>(self, simd: S) {
-        let Side {
-            values,
-            rows,
-            columns,
-            row_step,
-            column_step,
-        } = self.right;
-        let panel = 2 * S::LANES;
-        let width = (columns - self.first).min(panel);
-        if column_step == 1 {
-            for (row, to) in self.to.chunks_exact_mut(panel).enumerate() {
-                to[..width].copy_from_slice(&values[row * row_step + self.first..][..width]);
-            }
-            return;
-        }
-        // The columns lie in memory: blocks of vectors are turned in registers, the rest number by number.
-        let whole = rows - rows % S::LANES;
-        for block in (0..width).step_by(S::LANES) {
-            let turned = if block + S::LANES <= width { whole } else { 0 };
-            for row in (0..turned).step_by(S::LANES) {
-                let from = &values[(self.first + block) * column_step + row..];
-                simd.transpose(
-                    from,
-                    column_step,
-                    &mut self.to[row * panel + block..],
-                    panel,
-                );
-            }
-            for column in block..(block + S::LANES).min(width) {
-                let from = &values[(self.first + column) * column_step..];
-                let rest = self.to.chunks_exact_mut(panel).zip(&from[..rows]);
-                for (to, x) in rest.skip(turned) {
-                    to[column] = *x;
-                }
-            }
-        }
+        let tasks: Vec<_> = tasks.collect();
+        tasks.into_par_iter().with_max_len(1).for_each(task);
     }
 }
 
@@ -215,6 +211,8 @@ struct Rows<'a> {
     start: Start<'a>,
     /// As many whole rows as there are.
     out: &'a mut [MaybeUninit<f32>],
+    /// For the left side.
+    room: &'a mut Vec<f32>,
 }
 
 impl Kernel for Rows<'_> {
@@ -225,31 +223,20 @@ impl Kernel for Rows<'_> {
         let (depth, columns) = (self.right.rows, self.right.columns);
         let panel = 2 * S::LANES;
         let rows = self.out.len() / columns;
-        let Side {
-            values,
-            row_step,
-            column_step,
-            ..
-        } = self.left;
         assert_eq!(self.out.len(), rows * columns);
         let panels = self.right.values.as_slice();
         assert_eq!(panels.len(), columns.div_ceil(panel) * panel * depth);
-        assert!(row_step == 1 || column_step == 1);
-        if depth > 0 {
-            let last = (self.first + rows - 1) * row_step + (depth - 1) * column_step;
-            assert!(last < values.len());
-        }
-        let fill = |out: &mut [MaybeUninit<f32>], with: &[f32]| {
-            for row in out.chunks_exact_mut(columns) {
-                row.iter_mut().zip(with).for_each(|(out, x)| {
-                    out.write(*x);
-                });
-            }
-        };
+        let left = self.left;
+        left.check();
+        assert!(self.first + rows <= left.rows && left.columns == depth);
         let mut add = match self.start {
             Start::Old => true,
             Start::Bias(bias) => {
-                fill(self.out, bias);
+                for row in self.out.chunks_exact_mut(columns) {
+                    row.iter_mut().zip(bias).for_each(|(out, x)| {
+                        out.write(*x);
+                    });
+                }
                 true
             }
             Start::Zero => false,
@@ -257,17 +244,41 @@ impl Kernel for Rows<'_> {
         if depth == 0 && !add {
             self.out.fill(MaybeUninit::new(0.0));
         }
+        // Packing the left side pays where it is read for a few panels, and fills tiles.
+        let packs = columns > 2 * panel && rows >= S::ROWS;
+        let step = tile_step::<S>();
         for from in (0..depth).step_by(DEPTH) {
             let deep = DEPTH.min(depth - from);
-            for column in (0..columns).step_by(panel) {
-                let mut row = 0;
+            let size = deep * step;
+            if packs {
+                // Every tile but the last few is of `ROWS` rows, and those are of at least a quarter of that.
+                let tiles = rows.div_ceil(S::ROWS) + 3;
+                if self.room.len() < tiles * size {
+                    self.room.resize(tiles * size, 0.0);
+                }
+                let (mut row, mut tile) = (0, 0);
                 while row < rows {
-                    let left = (self.first + row) * row_step + from * column_step;
-                    let tile = Tile {
+                    let taken = tile_rows::<S>(rows - row);
+                    let to = &mut self.room[tile * size..][..size];
+                    pack_tile(simd, left, [self.first + row, taken], [from, deep], to);
+                    (row, tile) = (row + taken, tile + 1);
+                }
+            }
+            for column in (0..columns).step_by(panel) {
+                let (mut row, mut tile) = (0, 0);
+                while row < rows {
+                    let taken = tile_rows::<S>(rows - row);
+                    let (start, left_row, left_step) = if packs {
+                        (self.room[tile * size..][..size].as_ptr(), 1, step)
+                    } else {
+                        let at = (self.first + row) * left.row_step + from * left.column_step;
+                        (left.values[at..].as_ptr(), left.row_step, left.column_step)
+                    };
+                    let product = Tile {
                         depth: deep,
-                        left: values[left..].as_ptr(),
-                        left_row: row_step,
-                        left_step: column_step,
+                        left: start,
+                        left_row,
+                        left_step,
                         right: panels[column * depth + from * panel..].as_ptr(),
                         right_step: panel,
                         into: self.out[row * columns + column..].as_mut_ptr().cast(),
@@ -275,10 +286,12 @@ impl Kernel for Rows<'_> {
                         columns: (columns - column).min(panel),
                         add,
                     };
-                    // SAFETY: `rows − row` rows and `deep` steps lie inside the left side, `deep` steps of a whole panel
-                    // inside the panels, and as many rows of the tile's columns inside the result, as asserted above.
-                    // `add` reads what is initialised: given, filled, or written by the steps before.
-                    row += unsafe { tile.rows(simd, rows - row) };
+                    // SAFETY: `taken` rows and `deep` steps lie inside the left side, or inside its packed tile of that
+                    // size; `deep` steps of a whole panel inside the panels, and as many rows of the tile's columns inside
+                    // the result, as asserted above. `add` reads what is initialised: given, filled, or written by the
+                    // steps before.
+                    row += unsafe { product.rows(simd, taken) };
+                    tile += 1;
                 }
             }
             add = true;

@@ -14,15 +14,19 @@
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+mod clock;
 mod dots;
 mod matrix;
 #[cfg(target_arch = "aarch64")]
 mod neon;
+mod panels;
 mod product;
 mod scalar;
 
+pub use clock::product_time;
 pub(crate) use dots::Dots;
-pub(crate) use matrix::{Panels, Side, Start, add_product, product};
+pub(crate) use matrix::{Finish, Right, Start, Then, multiply, multiply_and_sum, product};
+pub(crate) use panels::{Panels, Side};
 pub(crate) use product::Product;
 
 use crate::Isa;
