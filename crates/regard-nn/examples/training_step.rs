@@ -1,101 +1,264 @@
-//! Times training steps of a text classifier: forward, backward, optimizer.
+//! One step of training, or one answer, at a time: what `bench/training.py` drives beside PyTorch, turn by turn.
 //!
-//! Run with: `cargo run --release -p regard-nn --example training_step [mean|pooling|transformer] [bigram buckets]`
+//! Run with: `cargo run --release -p regard-nn --example training_step -- CASE PARAMETERS`
+//!
+//! `CASE` is `classifier`, `translator`, `compact` or `patches`. The parameters are written to the file `PARAMETERS`
+//! (safetensors), so that the rival starts with the same. Then it reads a line and answers with a line:
+//!
+//! ```text
+//! step          seconds of forward, backward and optimizer, and the loss
+//! answer ROWS   seconds of a forward pass over so many rows without gradients, and the mean square of what it gives
+//! ```
 
-#![expect(clippy::print_stdout, reason = "an example talks to whoever runs it")]
+#![expect(clippy::print_stdout, reason = "its lines are what it is for")]
 
+use std::error::Error;
+use std::io::BufRead;
+use std::path::Path;
 use std::time::Instant;
 
+use burn::module::Module;
 use burn::tensor::activation::log_softmax;
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use regard_nn::Noise;
+use regard_nn::layers::Cut;
+use regard_nn::models::sequence_to_sequence::SequenceToSequenceConfig;
 use regard_nn::models::text_classifier::{Kind, TextBatch, TextClassifierConfig};
+use regard_nn::models::vision_transformer::{Summary, VisionTransformerConfig};
 use regard_nn::optimizer::{AdamW, AdamWConfig};
+use regard_nn::parameters::{self, NamedTensor};
+use safetensors::{Dtype, tensor::TensorView};
 
-const BATCH: usize = 32;
-const TOKENS: usize = 128;
-const STEPS: usize = 20;
+/// As the binary: the system's allocator gives the pages back each time.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-fn main() {
+const VOCABULARY: usize = 8_000;
+const CLASSES: usize = 10;
+const RATE: f64 = 1e-4;
+
+fn main() -> Result<(), Box<dyn Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let kind = match arguments.first().map(String::as_str) {
-        Some("mean") => Kind::Mean,
-        Some("pooling") => Kind::Pooling,
-        _ => Kind::Transformer,
+    let [case, file] = arguments.as_slice() else {
+        return Err("CASE PARAMETERS".into());
     };
-    let bigram_buckets = arguments
-        .get(1)
-        .and_then(|buckets| buckets.parse().ok())
-        .unwrap_or(0);
-    let config = TextClassifierConfig {
-        kind,
-        vocabulary: 8_000,
-        bigram_buckets,
-        classes: 8,
-        width: 128,
-        layers: 2,
-        heads: 4,
-        feed_forward: 512,
-        pooling_heads: 4,
-        max_tokens: TOKENS,
-        dropout: 0.1,
-    };
-    let device = Device::flex().autodiff();
-    let mut model = config.init(1, &device);
+    let (device, file) = (Device::flex().autodiff(), Path::new(file));
+    match case.as_str() {
+        "classifier" => serve(
+            classifier().init(1, &device),
+            file,
+            (32, texts),
+            |model, texts| negative_log(model.forward(texts, &mut Noise::off())),
+            |model, texts| mean_square(model.forward(texts, &mut Noise::off())),
+        ),
+        "translator" => serve(
+            translator().init(1, &device),
+            file,
+            (64, |rows, _: &Device| sentences(rows)),
+            |model, (sources, targets)| {
+                let (sources, targets) = (slices(sources), slices(targets));
+                let (loss, count) = model.loss(&sources, &targets, 0.1, &mut Noise::off());
+                loss.div_scalar(count as f32)
+            },
+            |model, (sources, targets)| {
+                let (sources, targets) = (slices(sources), slices(targets));
+                mean_square(model.forward(&sources, &targets, &mut Noise::off()))
+            },
+        ),
+        "compact" | "patches" => {
+            let config = vision(case);
+            let sides = [config.picture_height, config.picture_width, config.channels];
+            serve(
+                config.init(1, &device)?,
+                file,
+                (128, |rows, device: &Device| pictures(rows, sides, device)),
+                |model, x| negative_log(model.forward(x.clone(), &mut Noise::off())),
+                |model, x| mean_square(model.forward(x.clone(), &mut Noise::off())),
+            )
+        }
+        _ => Err(format!("no case `{case}`").into()),
+    }
+}
+
+/// Reads lines and answers them. `rows` are learned from in each step.
+fn serve<M: Module, I>(
+    model: M,
+    file: &Path,
+    (rows, input): (usize, impl Fn(usize, &Device) -> I),
+    loss: impl Fn(&M, &I) -> Tensor<1>,
+    answer: impl Fn(&M, &I) -> f32,
+) -> Result<(), Box<dyn Error>> {
+    let mut model = stirred(model)?;
+    write(&parameters::collect(&model), file)?;
     let mut optimizer = AdamW::new(AdamWConfig {
         clip_norm: Some(1.0),
         ..AdamWConfig::default()
     });
-    let mut times = [const { Vec::new() }; 4];
-    for step in 0..STEPS as u64 {
-        let mut noise = Noise::at(1, step);
-        let ids = |noise: &mut Noise, below: usize| {
-            let ids = noise
-                .uniform(BATCH * TOKENS)
-                .into_iter()
-                .map(|u| (u * below as f32) as i32)
-                .collect();
-            Tensor::<2, Int>::from_data(TensorData::new::<i32, _>(ids, [BATCH, TOKENS]), &device)
-        };
-        let batch = TextBatch {
-            tokens: ids(&mut noise, 8_000),
-            bigrams: (bigram_buckets > 0).then(|| ids(&mut noise, bigram_buckets)),
-            lengths: vec![TOKENS; BATCH],
-        };
-        let start = Instant::now();
-        let logits = model.forward(&batch, &mut noise);
-        let loss = -log_softmax(logits, 1).narrow(1, 0, 1).mean();
-        let forward = Instant::now();
-        let gradients = loss.backward();
-        let backward = Instant::now();
-        (model, _) = optimizer.step(model, gradients, 1e-3);
-        let end = Instant::now();
-        let parts = [
-            forward - start,
-            backward - forward,
-            end - backward,
-            end - start,
-        ];
-        times
-            .iter_mut()
-            .zip(parts)
-            .for_each(|(times, part)| times.push(part.as_secs_f64() * 1e3));
+    let learned_from = input(rows, &Device::flex().autodiff());
+    println!("ready");
+    for line in std::io::stdin().lock().lines() {
+        let line = line?;
+        match line.split_once(' ') {
+            None if line == "step" => {
+                let started = Instant::now();
+                let loss = loss(&model, &learned_from);
+                let value = loss.clone().into_scalar::<f32>();
+                let forward = Instant::now();
+                let gradients = loss.backward();
+                let backward = Instant::now();
+                let (stepped, facts) = optimizer.step(model, gradients, RATE);
+                model = stepped;
+                let end = Instant::now();
+                if let Some(parameter) = facts.non_finite {
+                    return Err(format!("the gradient of {parameter} is not finite").into());
+                }
+                let parts = [forward - started, backward - forward, end - backward];
+                let [forward, backward, optimizer] = parts.map(|part| part.as_secs_f64());
+                println!("{forward} {backward} {optimizer} {value}");
+            }
+            Some(("answer", rows)) => {
+                let (model, input) = (model.valid(), input(rows.parse()?, &Device::flex()));
+                let started = Instant::now();
+                let square = answer(&model, &input);
+                println!("{} {square}", started.elapsed().as_secs_f64());
+            }
+            _ => return Err(format!("cannot answer `{line}`").into()),
+        }
     }
-    println!(
-        "{} · {} × {} tokens · width 128 · {bigram_buckets} buckets, median of {STEPS} steps",
-        kind.name(),
-        BATCH,
-        TOKENS
-    );
-    for (name, mut times) in ["forward", "backward", "optimizer", "step"]
-        .into_iter()
-        .zip(times)
-    {
-        times.sort_by(f64::total_cmp);
-        println!(
-            "{name:>10} {:7.2} ms (fastest {:.2})",
-            times[STEPS / 2],
-            times[0]
-        );
+    Ok(())
+}
+
+/// Numbers in the place of matrices of zeros, behind which nothing else would be seen.
+fn stirred<M: Module>(model: M) -> Result<M, Box<dyn Error>> {
+    let mut tensors = parameters::collect(&model);
+    for (at, tensor) in tensors.iter_mut().enumerate() {
+        if tensor.shape.len() == 2 && tensor.values.iter().all(|value| *value == 0.0) {
+            let values = Noise::at(5, at as u64).normal(tensor.values.len());
+            tensor.values = values.into_iter().map(|value| 0.02 * value).collect();
+        }
     }
+    Ok(parameters::load(model, tensors)?)
+}
+
+fn write(tensors: &[NamedTensor], file: &Path) -> Result<(), Box<dyn Error>> {
+    let bytes: Vec<Vec<u8>> = tensors
+        .iter()
+        .map(|tensor| tensor.values.iter().flat_map(|x| x.to_le_bytes()).collect())
+        .collect();
+    let mut views = Vec::with_capacity(tensors.len());
+    for (tensor, bytes) in tensors.iter().zip(&bytes) {
+        let view = TensorView::new(Dtype::F32, tensor.shape.clone(), bytes)?;
+        views.push((tensor.name.as_str(), view));
+    }
+    safetensors::serialize_to_file(views, None, file)?;
+    Ok(())
+}
+
+/// The number `at` of a fixed sequence that looks like none: the rival computes the same.
+fn mixed(at: usize, below: usize) -> usize {
+    (at.wrapping_mul(2_654_435_761) % (1 << 32) >> 8) % below
+}
+
+fn negative_log(logits: Tensor<2>) -> Tensor<1> {
+    let [rows, classes] = logits.dims();
+    let mut wanted = vec![0.0_f32; rows * classes];
+    for row in 0..rows {
+        wanted[row * classes + mixed(row, classes)] = -1.0 / rows as f32;
+    }
+    let wanted = TensorData::new(wanted, [rows, classes]);
+    let wanted = Tensor::<2>::from_data(wanted, &logits.device().inner());
+    (log_softmax(logits, 1) * wanted).sum()
+}
+
+fn mean_square(out: Tensor<2>) -> f32 {
+    out.square().mean().into_scalar()
+}
+
+/// 4 layers of width 256, texts of 128 tokens.
+fn classifier() -> TextClassifierConfig {
+    TextClassifierConfig {
+        kind: Kind::Transformer,
+        vocabulary: VOCABULARY,
+        bigram_buckets: 0,
+        classes: CLASSES,
+        width: 256,
+        layers: 4,
+        heads: 4,
+        feed_forward: 1024,
+        pooling_heads: 1,
+        max_tokens: 128,
+        dropout: 0.0,
+    }
+}
+
+fn texts(rows: usize, device: &Device) -> TextBatch {
+    let ids = (0..rows * 128).map(|at| mixed(at, VOCABULARY) as i32);
+    let ids = TensorData::new::<i32, _>(ids.collect(), [rows, 128]);
+    TextBatch {
+        tokens: Tensor::<2, Int>::from_data(ids, device),
+        bigrams: None,
+        lengths: vec![128; rows],
+    }
+}
+
+/// 3 + 3 layers of width 256.
+fn translator() -> SequenceToSequenceConfig {
+    SequenceToSequenceConfig {
+        vocabulary: VOCABULARY,
+        width: 256,
+        heads: 4,
+        encoder_layers: 3,
+        decoder_layers: 3,
+        feed_forward: 1024,
+        max_source: 64,
+        max_target: 64,
+        dropout: 0.0,
+    }
+}
+
+/// Sources of 64 tokens and targets of 63 and their end: with 64 of each 4,096 positions a side.
+fn sentences(rows: usize) -> (Vec<Vec<u32>>, Vec<Vec<u32>>) {
+    let ids = |start: usize, rows: usize, length: usize| -> Vec<Vec<u32>> {
+        let id = |at: usize| mixed(at, VOCABULARY - 1) as u32;
+        (0..rows)
+            .map(|row| {
+                (0..length)
+                    .map(|at| id(start + row * length + at))
+                    .collect()
+            })
+            .collect()
+    };
+    (ids(0, rows, 64), ids(1 << 20, rows, 63))
+}
+
+fn slices(texts: &[Vec<u32>]) -> Vec<&[u32]> {
+    texts.iter().map(Vec::as_slice).collect()
+}
+
+/// `compact`: pictures of 28×28 through two convolutions, 0.5 M parameters. `patches`: of 32×32×3 in patches of 4, 2.7 M.
+fn vision(case: &str) -> VisionTransformerConfig {
+    let small = VisionTransformerConfig::preset("small").expect("a preset of that name");
+    match case {
+        "compact" => small,
+        _ => VisionTransformerConfig {
+            picture_height: 32,
+            picture_width: 32,
+            channels: 3,
+            cut: Cut::Patches { size: 4 },
+            summary: Summary::ClassToken,
+            width: 192,
+            layers: 6,
+            heads: 3,
+            feed_forward: 768,
+            ..small
+        },
+    }
+}
+
+fn pictures(rows: usize, [height, width, channels]: [usize; 3], device: &Device) -> Tensor<4> {
+    let count = rows * height * width * channels;
+    let pixel = |at: usize| mixed(at, 1 << 16) as f32 / 32_768.0 - 1.0;
+    let pixels: Vec<f32> = (0..count).map(pixel).collect();
+    let shape = [rows, height, width, channels];
+    Tensor::from_data(TensorData::new(pixels, shape), device)
 }
