@@ -67,7 +67,7 @@ impl Noise {
         operation::add_dropped(x, y, mask)
     }
 
-    fn mask(&mut self, p: f64) -> Option<DropoutMask> {
+    pub(crate) fn mask(&mut self, p: f64) -> Option<DropoutMask> {
         assert!(
             (0.0..1.0).contains(&p),
             "the dropout probability is {p}, expected at least 0 and less than 1"
@@ -167,20 +167,41 @@ impl DropoutMask {
         }
     }
 
+    /// 0 or the scale, by the lowest 16 bits.
+    #[inline(always)]
+    fn factor(&self, bits: u64) -> f32 {
+        if (bits & 0xFFFF) as u16 >= self.threshold {
+            self.scale
+        } else {
+            0.0
+        }
+    }
+
+    /// Values of which the first has index `start`, each times 0 or the scale, in place.
+    #[inline(always)]
+    pub(crate) fn apply_to(&self, start: usize, values: &mut [f32]) {
+        // One hash serves four neighbours; those before the first whole four are done one by one.
+        let ahead = (start.next_multiple_of(4) - start).min(values.len());
+        let (ahead, rest) = values.split_at_mut(ahead);
+        for (at, value) in (start..).zip(ahead) {
+            *value *= self.factor(word(self.key, (at / 4) as u64) >> (16 * (at % 4)));
+        }
+        let first = start.next_multiple_of(4) / 4;
+        for (offset, values) in rest.chunks_mut(4).enumerate() {
+            let bits = word(self.key, (first + offset) as u64);
+            for (lane, value) in values.iter_mut().enumerate() {
+                *value *= self.factor(bits >> (16 * lane));
+            }
+        }
+    }
+
     /// `values`, whose first element has index `start` (a multiple of 4), each times 0 or the scale.
     #[inline(always)]
     pub(crate) fn apply(&self, start: usize, values: &[f32], out: &mut [f32]) {
-        let factor = |bits: u64| {
-            if (bits & 0xFFFF) as u16 >= self.threshold {
-                self.scale
-            } else {
-                0.0
-            }
-        };
         for (offset, (values, out)) in values.chunks(4).zip(out.chunks_mut(4)).enumerate() {
             let bits = word(self.key, (start / 4 + offset) as u64);
             for (lane, (value, out)) in values.iter().zip(out).enumerate() {
-                *out = value * factor(bits >> (16 * lane));
+                *out = value * self.factor(bits >> (16 * lane));
             }
         }
     }
@@ -272,6 +293,19 @@ mod tests {
         assert_ne!(order, (0..1000).collect::<Vec<_>>());
         order.sort_unstable();
         assert_eq!(order, (0..1000).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn a_mask_is_the_same_in_place_and_from_any_start() {
+        let mask = DropoutMask::new(9, 0.4);
+        let values: Vec<f32> = (1..=103).map(|x| x as f32).collect();
+        let mut out = vec![0.0; values.len()];
+        mask.apply(0, &values, &mut out);
+        for start in [0, 1, 2, 3, 4, 7, 100, 102, 103] {
+            let mut part = values[start..].to_vec();
+            mask.apply_to(start, &mut part);
+            assert_eq!(part, out[start..], "from {start}");
+        }
     }
 
     #[test]

@@ -5,7 +5,7 @@ use burn::tensor::{Device, Tensor};
 
 use super::Linear;
 use crate::Noise;
-use crate::operation::gelu;
+use crate::operation::feed_forward;
 
 /// Sizes of a [`FeedForward`].
 #[derive(Clone, Debug, PartialEq)]
@@ -42,7 +42,9 @@ impl FeedForwardConfig {
 impl FeedForward {
     /// `[batch, sequence, width]` → the same
     pub fn forward(&self, x: Tensor<3>, noise: &mut Noise) -> Tensor<3> {
-        let inner = gelu(self.inner.forward(x)); // [batch, sequence, inner]
-        self.outer.forward(noise.dropout(inner, self.dropout))
+        let shape @ [batch, sequence, width] = x.dims();
+        let [inner, outer] = [&self.inner, &self.outer].map(Linear::map);
+        let x = x.reshape([batch * sequence, width]);
+        feed_forward(x, inner, outer, noise.mask(self.dropout)).reshape(shape)
     }
 }

@@ -5,7 +5,7 @@ use burn::tensor::{Device, Tensor};
 
 use super::{constant, normal, uniform};
 use crate::Noise;
-use crate::operation::linear;
+use crate::operation::{Map, linear};
 
 /// `out = x weight + bias`.
 #[derive(Module, Debug)]
@@ -38,6 +38,11 @@ impl Linear {
             weight: normal([inputs, outputs], deviation, noise, device),
             bias: constant([outputs], 0.0, device),
         }
+    }
+
+    /// Weight and bias.
+    pub(super) fn map(&self) -> Map {
+        (self.weight.val(), self.bias.val())
     }
 
     /// `[…, inputs]` → `[…, outputs]`

@@ -5,7 +5,7 @@ use burn::tensor::{Device, Tensor};
 use regard_kernels::Causal;
 
 use super::Linear;
-use crate::operation::{AttentionOptions, attention, attention_weights, rotary};
+use crate::operation::{AttentionOptions, Heads, attention, attention_weights, multi_head, rotary};
 use crate::{ConfigError, Noise};
 
 /// Sizes and kind of a [`MultiHead`].
@@ -45,7 +45,8 @@ pub struct MultiHead {
 #[derive(Clone, Debug)]
 pub struct MultiHeadInput {
     queries: Tensor<3>,
-    keys: Tensor<3>,
+    /// None where the queries' own sequence is attended over.
+    source: Option<Tensor<3>>,
     visible_keys: Option<Vec<usize>>,
 }
 
@@ -53,8 +54,8 @@ impl MultiHeadInput {
     /// A sequence attends to itself. `x`: `[batch, sequence, width]`
     pub fn self_attention(x: Tensor<3>) -> Self {
         Self {
-            queries: x.clone(),
-            keys: x,
+            queries: x,
+            source: None,
             visible_keys: None,
         }
     }
@@ -63,7 +64,7 @@ impl MultiHeadInput {
     pub fn cross_attention(queries: Tensor<3>, keys: Tensor<3>) -> Self {
         Self {
             queries,
-            keys,
+            source: Some(keys),
             visible_keys: None,
         }
     }
@@ -154,15 +155,16 @@ impl MultiHeadConfig {
 impl MultiHead {
     /// `[batch, queries, width]`
     pub fn forward(&self, input: MultiHeadInput) -> Tensor<3> {
-        let value = self.split(self.value.forward(input.keys.clone()), self.kv_heads);
-        let (query, key, options) = self.prepare(input);
-        let mixed = attention(query, key, value, &options); // [batch, heads, queries, head_dim]
-        let [batch, heads, queries, head_dim] = mixed.dims();
-        self.output.forward(
-            mixed
-                .swap_dims(1, 2)
-                .reshape([batch, queries, heads * head_dim]),
-        )
+        let heads = Heads {
+            heads: self.heads,
+            kv_heads: self.kv_heads,
+            causal: self.causal,
+            visible_keys: input.visible_keys,
+            rotary: self.rotary.then_some(BASE),
+        };
+        let maps = [&self.query, &self.key, &self.value].map(Linear::map);
+        let mixed = multi_head(input.queries, input.source, maps, &heads);
+        self.output.forward(mixed) // [batch, queries, width]
     }
 
     /// Keys and values of `x`, `[batch, sequence, width]`, for [`attend`](Self::attend): each
@@ -206,8 +208,9 @@ impl MultiHead {
 
     /// Queries and keys as the attention sees them: `[batch, heads, …, head_dim]`, turned by position.
     pub fn prepare(&self, input: MultiHeadInput) -> (Tensor<4>, Tensor<4>, AttentionOptions) {
+        let keys = input.source.unwrap_or_else(|| input.queries.clone());
         let mut query = self.split(self.query.forward(input.queries), self.heads);
-        let mut key = self.split(self.key.forward(input.keys), self.kv_heads);
+        let mut key = self.split(self.key.forward(keys), self.kv_heads);
         if self.rotary {
             (query, key) = (rotary(query, BASE), rotary(key, BASE));
         }

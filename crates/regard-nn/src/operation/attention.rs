@@ -132,7 +132,7 @@ impl Rules {
 }
 
 /// The kernels refuse only what a programmer got wrong: users' data never chooses shapes.
-fn expect<T>(result: Result<T, Error>) -> T {
+pub(super) fn expect<T>(result: Result<T, Error>) -> T {
     match result {
         Ok(value) => value,
         Err(error) => panic!("attention: {error}"),

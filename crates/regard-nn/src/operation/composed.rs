@@ -4,7 +4,8 @@ use burn::tensor::activation::softmax;
 use burn::tensor::{Bool, Int, Tensor, TensorData};
 use regard_kernels::Causal;
 
-use super::{AttentionOptions, Windows};
+use super::{AttentionOptions, Heads, Map, Windows};
+use crate::noise::DropoutMask;
 
 /// As [`super::attention`].
 pub fn attention(
@@ -150,6 +151,54 @@ pub fn rotary(x: Tensor<4>, base: f32) -> Tensor<4> {
 /// As [`super::linear`].
 pub fn linear(x: Tensor<2>, weight: Tensor<2>, bias: Tensor<1>) -> Tensor<2> {
     x.matmul(weight) + bias.unsqueeze()
+}
+
+/// As [`super::feed_forward`].
+pub(crate) fn feed_forward(
+    x: Tensor<2>,
+    inner: Map,
+    outer: Map,
+    mask: Option<DropoutMask>,
+) -> Tensor<2> {
+    let inner = gelu(linear(x, inner.0, inner.1));
+    let inner = match mask {
+        Some(mask) => super::dropout(inner, mask),
+        None => inner,
+    };
+    linear(inner, outer.0, outer.1)
+}
+
+/// As [`super::multi_head`].
+pub fn multi_head(
+    x: Tensor<3>,
+    source: Option<Tensor<3>>,
+    [query, key, value]: [Map; 3],
+    heads: &Heads,
+) -> Tensor<3> {
+    let source = source.unwrap_or_else(|| x.clone());
+    let project = |x: Tensor<3>, (weight, bias): Map, count: usize| {
+        let ([batch, sequence, width], outputs) = (x.dims(), bias.dims()[0]);
+        let projected = linear(x.reshape([batch * sequence, width]), weight, bias);
+        projected
+            .reshape([batch, sequence, count, outputs / count])
+            .swap_dims(1, 2)
+    };
+    let mut q = project(x, query, heads.heads);
+    let mut k = project(source.clone(), key, heads.kv_heads);
+    let v = project(source, value, heads.kv_heads);
+    if let Some(base) = heads.rotary {
+        (q, k) = (rotary(q, base), rotary(k, base));
+    }
+    let options = AttentionOptions {
+        causal: heads.causal,
+        visible_keys: heads.visible_keys.clone(),
+        ..AttentionOptions::default()
+    };
+    let mixed = attention(q, k, v, &options); // [batch, heads, queries, head_dim]
+    let [batch, count, queries, head_dim] = mixed.dims();
+    mixed
+        .swap_dims(1, 2)
+        .reshape([batch, queries, count * head_dim])
 }
 
 /// As [`super::cross_entropy`].

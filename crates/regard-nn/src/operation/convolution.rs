@@ -12,7 +12,8 @@ use ndarray::{ArrayView2, ArrayViewMut2};
 use rayon::prelude::*;
 use regard_kernels::PackedMatrix;
 
-use super::storage::{FlexTensor, elements, from_vec, shape};
+use super::memory::{give_back, take};
+use super::storage::{FlexTensor, contiguous, elements, from_vec, matrix, shape};
 use super::vectors::widest;
 use super::{composed, is_fused};
 
@@ -162,14 +163,6 @@ impl Sizes {
     }
 }
 
-/// Rows one after the other as a matrix.
-fn matrix(values: &[f32], rows: usize, columns: usize) -> ArrayView2<'_, f32> {
-    match ArrayView2::from_shape((rows, columns), values) {
-        Ok(view) => view,
-        Err(error) => panic!("{rows} rows of {columns}: {error}"),
-    }
-}
-
 /// `out += left · right`
 fn add_product(left: &ArrayView2<'_, f32>, right: &PackedMatrix, out: &mut [f32]) {
     let shape = (left.nrows(), right.dim().1);
@@ -184,7 +177,7 @@ fn forward(x: &FlexTensor, weight: &FlexTensor, sizes: &Sizes) -> FlexTensor {
     let filters = matrix(elements(&weight), sizes.length(), sizes.outputs);
     let filters = PackedMatrix::new(filters);
     let size = sizes.places() * sizes.outputs;
-    let mut out = vec![0.0; sizes.batch * size];
+    let mut out = take(sizes.batch * size);
     out.par_chunks_mut(size.max(1))
         .zip(elements(&x).par_chunks(sizes.pixels().max(1)))
         .for_each_init(
@@ -192,7 +185,7 @@ fn forward(x: &FlexTensor, weight: &FlexTensor, sizes: &Sizes) -> FlexTensor {
             |windows, (out, picture)| {
                 sizes.unfold(picture, windows);
                 let windows = matrix(windows, sizes.places(), sizes.length());
-                add_product(&windows, &filters, out);
+                filters.product_then(windows, None, out, &mut [], |_, _, _| ());
             },
         );
     let shape = vec![sizes.batch, sizes.rows, sizes.columns, sizes.outputs];
@@ -204,15 +197,15 @@ fn by_pictures(d_out: &[f32], weight: &FlexTensor, sizes: &Sizes) -> FlexTensor 
     let weight = weight.to_contiguous();
     let filters = matrix(elements(&weight), sizes.length(), sizes.outputs);
     let filters = PackedMatrix::new(filters.reversed_axes());
-    let mut dx = vec![0.0; sizes.batch * sizes.pixels()];
+    let mut dx = take(sizes.batch * sizes.pixels());
     dx.par_chunks_mut(sizes.pixels().max(1))
         .zip(d_out.par_chunks((sizes.places() * sizes.outputs).max(1)))
         .for_each_init(
             || vec![0.0; sizes.places() * sizes.length()],
             |windows, (picture, d_out)| {
-                windows.fill(0.0);
                 let d_out = matrix(d_out, sizes.places(), sizes.outputs);
-                add_product(&d_out, &filters, windows);
+                filters.product_then(d_out, None, windows, &mut [], |_, _, _| ());
+                picture.fill(0.0);
                 sizes.fold(windows, picture);
             },
         );
@@ -293,7 +286,7 @@ impl Backward<Flex, 2> for ConvolutionBackward {
     type State = Saved;
 
     fn backward(self, ops: Ops<Saved, 2>, grads: &mut Gradients, _checkpointer: &mut Checkpointer) {
-        let d_out = grads.consume::<Flex>(&ops.node).to_contiguous();
+        let d_out = contiguous(grads.consume::<Flex>(&ops.node));
         let ([of_x, of_weight], saved) = (ops.parents, ops.state);
         if let Some(parent) = of_weight {
             let d_weight = by_weight(elements(&d_out), &saved.x, &saved.sizes);
@@ -303,6 +296,8 @@ impl Backward<Flex, 2> for ConvolutionBackward {
             let dx = by_pictures(elements(&d_out), &saved.weight, &saved.sizes);
             grads.register::<Flex>(parent.id, dx);
         }
+        give_back(d_out);
+        give_back(saved.x);
     }
 }
 

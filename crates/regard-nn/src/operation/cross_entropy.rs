@@ -2,6 +2,7 @@
 //! time, so that the logits never exist all at once.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use burn::backend::autodiff::checkpoint::{base::Checkpointer, strategy::CheckpointStrategy};
 use burn::backend::autodiff::grads::Gradients;
@@ -9,11 +10,12 @@ use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{Autodiff, Backend, Dispatch, Flex, backend_extension};
 use burn::tensor::Tensor;
-use ndarray::Array2;
+use ndarray::ArrayViewMut2;
 use rayon::prelude::*;
-use regard_kernels::{add_to_product, product};
+use regard_kernels::{PackedMatrix, add_to_product};
 
-use super::storage::{FlexTensor, elements, from_array, from_vec, shape, view2};
+use super::memory::{give_back_array, take, zeros};
+use super::storage::{FlexTensor, elements, from_vec, matrix, shape, view2};
 use super::vectors::{exp, largest, widest};
 use super::{composed, is_fused};
 
@@ -109,9 +111,9 @@ pub fn copying_cross_entropy(
     ))
 }
 
-/// Numbers of a part's logits: 8 MB, which stay in the last cache while they are read twice and multiplied twice. Fewer
-/// would pack the table for the product more often than they save.
-const PART: usize = 2 << 20;
+/// Numbers of a part's logits: 16 MB, which stay in the last cache while they are read and multiplied twice. With fewer the
+/// gradient of the table, which each part adds to, would be read and written more often than that saves.
+const PART: usize = 4 << 20;
 
 /// Gradients of `h` and of the table for a gradient of 1 of the loss, and of each row the share of the probability of its
 /// target that was not copied.
@@ -133,36 +135,47 @@ fn forward(
 ) -> (FlexTensor, Option<Saved>) {
     let (h, table) = (h.to_contiguous(), table.to_contiguous());
     let (classes, width) = (shape(&table)[0], shape(&table)[1]);
-    let mut dh = Vec::with_capacity(if gradients { targets.len() * width } else { 0 });
-    let mut d_table = Array2::zeros((if gradients { classes } else { 0 }, width));
-    let part = (PART / classes.max(1)).clamp(16, 4096);
+    // Both ways of the table are packed once for all parts.
+    let columns = PackedMatrix::new(view2(&table).t());
+    let rows = gradients.then(|| PackedMatrix::new(view2(&table)));
+    let mut dh = take(if gradients { targets.len() * width } else { 0 });
+    let mut d_table = zeros(if gradients { classes * width } else { 0 });
+    let part = (PART / classes.max(1)).clamp(16, 4096).min(targets.len());
+    let mut logits = take(part * classes);
     let (mut loss, mut own) = (0.0, Vec::with_capacity(targets.len()));
-    for (at, targets) in targets.chunks(part).enumerate() {
-        let h = h.narrow(0, at * part, targets.len());
-        let mut logits = product(view2(&h), view2(&table).t(), None);
-        let Some(scores) = logits.as_slice_mut() else {
-            unreachable!("a product lies in rows");
-        };
-        let losses: Vec<(f64, f32)> = scores
-            .par_chunks_mut(classes)
-            .zip(targets.par_iter().enumerate())
-            .map(|(row, (inside, target))| {
-                let copy = copies.map(|copies| copies.map(|of| of[at * part + inside]));
-                choose(row, *target, copy, smoothing, gradients)
-            })
-            .collect();
+    for (at, targets) in targets.chunks(part.max(1)).enumerate() {
+        let place = at * part * width..(at * part + targets.len()) * width;
+        let h = matrix(&elements(&h)[place.clone()], targets.len(), width);
+        let logits = &mut logits[..targets.len() * classes];
+        // Of each row its loss and its own share, as bits: rows are complete on several threads.
+        let found: Vec<[AtomicU64; 2]> = targets.iter().map(|_| Default::default()).collect();
+        columns.product_then(h, None, logits, &mut [], |first, rows, _| {
+            for (row, logits) in (first..).zip(rows.chunks_exact_mut(classes)) {
+                let copy = copies.map(|copies| copies.map(|of| of[at * part + row]));
+                let (loss, own) = choose(logits, targets[row], copy, smoothing, gradients);
+                found[row][0].store(loss.to_bits(), Ordering::Relaxed);
+                found[row][1].store(u64::from(own.to_bits()), Ordering::Relaxed);
+            }
+        });
         // In the order of the rows: the same bits for any number of threads.
-        loss += losses.iter().map(|(loss, _)| loss).sum::<f64>();
-        own.extend(losses.iter().map(|(_, own)| own));
-        if gradients {
+        let found = found.into_iter().map(|row| row.map(AtomicU64::into_inner));
+        let found: Vec<[u64; 2]> = found.collect();
+        loss += found.iter().map(|row| f64::from_bits(row[0])).sum::<f64>();
+        own.extend(found.iter().map(|row| f32::from_bits(row[1] as u32)));
+        if let Some(rows) = &rows {
             // dh = dx · table, d_table = dxᵀ · h
-            dh.extend(product(logits.view(), view2(&table), None));
-            add_to_product(logits.t(), view2(&h), d_table.view_mut());
+            let dx = matrix(logits, targets.len(), classes);
+            rows.product_then(dx, None, &mut dh[place], &mut [], |_, _, _| ());
+            match ArrayViewMut2::from_shape((classes, width), &mut d_table) {
+                Ok(d_table) => add_to_product(dx.t(), h, d_table),
+                Err(error) => unreachable!("a gradient as large as the table: {error}"),
+            }
         }
     }
+    give_back_array(logits);
     let saved = gradients.then(|| Saved {
         dh: from_vec(dh, shape(&h)),
-        d_table: from_array(d_table),
+        d_table: from_vec(d_table, vec![classes, width]),
         own,
     });
     (from_vec(vec![loss as f32], vec![1]), saved)

@@ -9,7 +9,8 @@ use burn::tensor::{Tensor, TensorData};
 use rayon::prelude::*;
 
 use super::is_fused;
-use super::storage::{FlexTensor, elements, from_vec, shape};
+use super::memory::{give_back, take};
+use super::storage::{FlexTensor, contiguous, elements, from_vec, shape};
 use super::vectors::widest;
 use crate::noise::DropoutMask;
 
@@ -47,7 +48,7 @@ pub(crate) fn add_dropped<const D: usize>(
 }
 
 fn masked(values: &[f32], mask: DropoutMask) -> Vec<f32> {
-    let mut out = vec![0.0; values.len()];
+    let mut out = take(values.len());
     out.par_chunks_mut(CHUNK)
         .zip(values.par_chunks(CHUNK))
         .enumerate()
@@ -57,9 +58,11 @@ fn masked(values: &[f32], mask: DropoutMask) -> Vec<f32> {
     out
 }
 
-fn apply(x: &FlexTensor, mask: DropoutMask) -> FlexTensor {
-    let x = x.to_contiguous();
-    from_vec(masked(elements(&x), mask), shape(&x))
+fn apply(x: FlexTensor, mask: DropoutMask) -> FlexTensor {
+    let x = contiguous(x);
+    let out = from_vec(masked(elements(&x), mask), shape(&x));
+    give_back(x);
+    out
 }
 
 #[backend_extension(Autodiff, Flex)]
@@ -69,7 +72,7 @@ trait FusedDropout: Backend {
 
 impl FusedDropout for Flex {
     fn fused_dropout(x: FlexTensor, mask: DropoutMask) -> FlexTensor {
-        apply(&x, mask)
+        apply(x, mask)
     }
 }
 
@@ -86,7 +89,7 @@ impl Backward<Flex, 1> for DropoutBackward {
         _checkpointer: &mut Checkpointer,
     ) {
         unary::<Flex, _>(ops.parents, ops.node, grads, |d_out| {
-            apply(&d_out, ops.state)
+            apply(d_out, ops.state)
         });
     }
 }
@@ -94,7 +97,7 @@ impl Backward<Flex, 1> for DropoutBackward {
 impl<C: CheckpointStrategy> FusedDropout for Autodiff<Flex, C> {
     fn fused_dropout(x: FloatTensor<Self>, mask: DropoutMask) -> FloatTensor<Self> {
         let (x, node) = x.into_parts();
-        let out = apply(&x, mask);
+        let out = apply(x, mask);
         match DropoutBackward
             .prepare::<C>([node])
             .compute_bound()
@@ -106,10 +109,10 @@ impl<C: CheckpointStrategy> FusedDropout for Autodiff<Flex, C> {
     }
 }
 
-fn add(x: &FlexTensor, y: &FlexTensor, mask: Option<DropoutMask>) -> FlexTensor {
-    let (x, y) = (x.to_contiguous(), y.to_contiguous());
+fn add(x: FlexTensor, y: FlexTensor, mask: Option<DropoutMask>) -> FlexTensor {
+    let (x, y) = (contiguous(x), contiguous(y));
     let (x_values, y_values) = (elements(&x), elements(&y));
-    let mut out = vec![0.0; x_values.len()];
+    let mut out = take(x_values.len());
     out.par_chunks_mut(CHUNK)
         .zip(x_values.par_chunks(CHUNK).zip(y_values.par_chunks(CHUNK)))
         .enumerate()
@@ -126,7 +129,10 @@ fn add(x: &FlexTensor, y: &FlexTensor, mask: Option<DropoutMask>) -> FlexTensor 
                 }
             });
         });
-    from_vec(out, shape(&x))
+    let shape = shape(&x);
+    give_back(x);
+    give_back(y);
+    from_vec(out, shape)
 }
 
 #[backend_extension(Autodiff, Flex)]
@@ -140,7 +146,7 @@ trait FusedAddDropped: Backend {
 
 impl FusedAddDropped for Flex {
     fn fused_add_dropped(x: FlexTensor, y: FlexTensor, mask: Option<DropoutMask>) -> FlexTensor {
-        add(&x, &y, mask)
+        add(x, y, mask)
     }
 }
 
@@ -163,7 +169,7 @@ impl Backward<Flex, 2> for AddDroppedBackward {
             grads,
             |d_out| d_out,
             |d_out| match ops.state {
-                Some(mask) => apply(&d_out, mask),
+                Some(mask) => apply(d_out, mask),
                 None => d_out,
             },
         );
@@ -177,7 +183,7 @@ impl<C: CheckpointStrategy> FusedAddDropped for Autodiff<Flex, C> {
         mask: Option<DropoutMask>,
     ) -> FloatTensor<Self> {
         let nodes = [x.node(), y.node()];
-        let out = add(x.primitive(), y.primitive(), mask);
+        let out = add(x.into_primitive(), y.into_primitive(), mask);
         match AddDroppedBackward
             .prepare::<C>(nodes)
             .compute_bound()

@@ -10,7 +10,8 @@ use burn::backend::{Autodiff, Backend, Dispatch, Flex, backend_extension};
 use burn::tensor::{DType, Int, Tensor};
 use rayon::prelude::*;
 
-use super::storage::{FlexTensor, elements, from_vec, shape};
+use super::memory::{give_back, take};
+use super::storage::{FlexTensor, contiguous, elements, from_vec, shape};
 use super::{composed, is_fused};
 
 /// `out[b, i] = table[ids[b, i]]`.
@@ -35,6 +36,10 @@ pub fn embedding(table: Tensor<2>, ids: Tensor<2, Int>) -> Tensor<3> {
 
 /// Positions of one task.
 const POSITIONS: usize = 256;
+/// Tasks of the backward pass at most: each looks at all ids.
+const TASKS: usize = 16;
+/// Rows of the table of one of them at least.
+const ROWS: usize = 512;
 
 /// What the backward pass needs.
 #[derive(Clone, Debug)]
@@ -67,7 +72,7 @@ fn forward(table: &FlexTensor, ids: &FlexTensor) -> (FlexTensor, Saved) {
         unreachable!("a table has two axes");
     };
     let values = elements(&table);
-    let mut out = vec![0.0; ids.len() * width];
+    let mut out = take(ids.len() * width);
     out.par_chunks_mut(POSITIONS * width.max(1))
         .zip(ids.par_chunks(POSITIONS))
         .for_each(|(out, ids)| {
@@ -82,18 +87,28 @@ fn forward(table: &FlexTensor, ids: &FlexTensor) -> (FlexTensor, Saved) {
 
 impl Saved {
     /// d_table[id] = Σ of d_out at the positions with that id, in their order.
-    fn backward(&self, d_out: &FlexTensor) -> FlexTensor {
-        let d_out = d_out.to_contiguous();
-        let mut d_table = vec![0.0; self.rows * self.width];
-        for (d_out, id) in elements(&d_out)
-            .chunks_exact(self.width.max(1))
-            .zip(self.ids.iter())
-        {
-            let row = &mut d_table[id * self.width..][..self.width];
-            row.iter_mut()
-                .zip(d_out)
-                .for_each(|(row, d_out)| *row += d_out);
-        }
+    fn backward(&self, d_out: FlexTensor) -> FlexTensor {
+        let d_out = contiguous(d_out);
+        let width = self.width.max(1);
+        let values = elements(&d_out);
+        let mut d_table = take(self.rows * self.width);
+        // Every task adds what belongs to its own rows: the same order for any number of threads.
+        let count = self.rows.div_ceil(TASKS).max(ROWS);
+        d_table
+            .par_chunks_mut(count * width)
+            .enumerate()
+            .for_each(|(task, rows)| {
+                rows.fill(0.0);
+                let first = task * count;
+                for (at, id) in self.ids.iter().enumerate() {
+                    if (first..first + count).contains(id) {
+                        let row = rows[(id - first) * self.width..][..self.width].iter_mut();
+                        let d_out = &values[at * self.width..][..self.width];
+                        row.zip(d_out).for_each(|(row, d_out)| *row += d_out);
+                    }
+                }
+            });
+        give_back(d_out);
         from_vec(d_table, vec![self.rows, self.width])
     }
 }
@@ -117,7 +132,7 @@ impl Backward<Flex, 1> for EmbeddingBackward {
 
     fn backward(self, ops: Ops<Saved, 1>, grads: &mut Gradients, _checkpointer: &mut Checkpointer) {
         unary::<Flex, _>(ops.parents, ops.node, grads, |d_out| {
-            ops.state.backward(&d_out)
+            ops.state.backward(d_out)
         });
     }
 }

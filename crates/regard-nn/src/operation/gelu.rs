@@ -8,6 +8,7 @@ use burn::backend::{Autodiff, Backend, Dispatch, Flex, backend_extension};
 use burn::tensor::Tensor;
 use rayon::prelude::*;
 
+use super::memory::take;
 use super::storage::{FlexTensor, elements, from_vec, shape};
 use super::vectors::{exp, widest};
 use super::{composed, is_fused};
@@ -41,33 +42,46 @@ fn normal(x: f32) -> (f32, f32) {
     (below, exponential * 0.398_942_3)
 }
 
+/// x Φ(x)
+#[inline(always)]
+pub(super) fn value(x: f32) -> f32 {
+    x * normal(x).0
+}
+
+/// Its derivative: Φ(x) + x φ(x)
+#[inline(always)]
+pub(super) fn slope(x: f32) -> f32 {
+    let (below, density) = normal(x);
+    below + x * density
+}
+
 fn forward(x: &FlexTensor) -> FlexTensor {
     let x = x.to_contiguous();
     let values = elements(&x);
-    let mut out = vec![0.0; values.len()];
+    let mut out = take(values.len());
     out.par_chunks_mut(CHUNK)
         .zip(values.par_chunks(CHUNK))
         .for_each(|(out, values)| {
             widest(|| {
                 out.iter_mut()
                     .zip(values)
-                    .for_each(|(out, x)| *out = x * normal(*x).0)
+                    .for_each(|(out, x)| *out = value(*x))
             });
         });
     from_vec(out, shape(&x))
 }
 
-/// out = x Φ(x), so dx = d_out · (Φ(x) + x φ(x))
+/// dx = d_out · gelu'(x)
 fn backward(x: &FlexTensor, d_out: &FlexTensor) -> FlexTensor {
     let (x, d_out) = (x.to_contiguous(), d_out.to_contiguous());
-    let mut dx = elements(&d_out).to_vec();
+    let mut dx = take(elements(&x).len());
     dx.par_chunks_mut(CHUNK)
         .zip(elements(&x).par_chunks(CHUNK))
-        .for_each(|(dx, values)| {
+        .zip(elements(&d_out).par_chunks(CHUNK))
+        .for_each(|((dx, x), d_out)| {
             widest(|| {
-                for (dx, x) in dx.iter_mut().zip(values) {
-                    let (below, density) = normal(*x);
-                    *dx *= below + x * density;
+                for ((dx, x), d_out) in dx.iter_mut().zip(x).zip(d_out) {
+                    *dx = d_out * slope(*x);
                 }
             });
         });

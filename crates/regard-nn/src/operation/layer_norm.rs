@@ -8,7 +8,8 @@ use burn::backend::{Autodiff, Backend, Dispatch, Flex, backend_extension};
 use burn::tensor::Tensor;
 use rayon::prelude::*;
 
-use super::storage::{FlexTensor, elements, from_vec, shape};
+use super::memory::{give_back, take};
+use super::storage::{FlexTensor, contiguous, elements, from_vec, shape};
 use super::vectors::widest;
 use super::{composed, is_fused};
 
@@ -41,12 +42,15 @@ pub fn layer_norm<const D: usize>(
 /// Rows of one task: fixed, because the gradients of weight and bias are summed task by task.
 const ROWS: usize = 64;
 
-/// `Σ f(i)` in eight interleaved sums, so that the compiler can use registers of eight.
+/// Sums side by side: two registers of sixteen, or four of eight, so that none waits for the one before.
+const LANES: usize = 32;
+
+/// `Σ f(i)` in interleaved sums, so that the compiler can use wide registers.
 #[inline(always)]
 fn sum(length: usize, f: impl Fn(usize) -> f32) -> f32 {
-    let mut sums = [0.0_f32; 8];
-    let whole = length / 8 * 8;
-    for start in (0..whole).step_by(8) {
+    let mut sums = [0.0_f32; LANES];
+    let whole = length / LANES * LANES;
+    for start in (0..whole).step_by(LANES) {
         for (lane, sum) in sums.iter_mut().enumerate() {
             *sum += f(start + lane);
         }
@@ -65,7 +69,7 @@ fn forward(
     let (weight, bias) = (elements(weight), elements(bias));
     let values = elements(x);
     let width = weight.len();
-    let mut out = vec![0.0; values.len()];
+    let mut out = take(values.len());
     let mut moments = vec![[0.0; 2]; values.len() / width.max(1)];
     out.par_chunks_mut(ROWS * width.max(1))
         .zip(values.par_chunks(ROWS * width.max(1)))
@@ -102,11 +106,10 @@ impl Saved {
     /// With x̂ = (x − mean) · inverse and g = d_out · weight:
     /// dx = inverse · (g − mean(g) − x̂ · mean(g x̂)), d_weight = Σ d_out x̂, d_bias = Σ d_out.
     fn backward(&self, d_out: &FlexTensor) -> [FlexTensor; 3] {
-        let d_out = d_out.to_contiguous();
         let (values, gradient, weight) =
-            (elements(&self.x), elements(&d_out), elements(&self.weight));
+            (elements(&self.x), elements(d_out), elements(&self.weight));
         let width = weight.len();
-        let mut dx = vec![0.0; values.len()];
+        let mut dx = take(values.len());
         let partial: Vec<Vec<f32>> = dx
             .par_chunks_mut(ROWS * width.max(1))
             .zip(values.par_chunks(ROWS * width.max(1)))
@@ -167,7 +170,10 @@ impl FusedLayerNorm for Flex {
         bias: FlexTensor,
         epsilon: f32,
     ) -> FlexTensor {
-        forward(&x.to_contiguous(), &weight, &bias, epsilon).0
+        let x = contiguous(x);
+        let out = forward(&x, &weight, &bias, epsilon).0;
+        give_back(x);
+        out
     }
 }
 
@@ -178,12 +184,14 @@ impl Backward<Flex, 3> for LayerNormBackward {
     type State = Saved;
 
     fn backward(self, ops: Ops<Saved, 3>, grads: &mut Gradients, _checkpointer: &mut Checkpointer) {
-        let d_out = grads.consume::<Flex>(&ops.node);
+        let d_out = contiguous(grads.consume::<Flex>(&ops.node));
         for (parent, gradient) in ops.parents.iter().zip(ops.state.backward(&d_out)) {
             if let Some(parent) = parent {
                 grads.register::<Flex>(parent.id, gradient);
             }
         }
+        give_back(d_out);
+        give_back(ops.state.x);
     }
 }
 
@@ -195,7 +203,7 @@ impl<C: CheckpointStrategy> FusedLayerNorm for Autodiff<Flex, C> {
         epsilon: f32,
     ) -> FloatTensor<Self> {
         let nodes = [x.node(), weight.node(), bias.node()];
-        let (x, weight) = (x.into_primitive().to_contiguous(), weight.into_primitive());
+        let (x, weight) = (contiguous(x.into_primitive()), weight.into_primitive());
         let (out, moments) = forward(&x, &weight, bias.primitive(), epsilon);
         match LayerNormBackward
             .prepare::<C>(nodes)

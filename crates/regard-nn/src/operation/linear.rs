@@ -6,12 +6,18 @@ use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{Autodiff, Backend, Dispatch, Flex, backend_extension};
 use burn::tensor::Tensor;
-use rayon::prelude::*;
-use regard_kernels::{PackedMatrix, product};
+use ndarray::ArrayView2;
+use regard_kernels::{PackedMatrix, product_and_sums, product_then};
 
-use super::storage::{FlexTensor, elements, flex, from_array, from_vec, shape, unflex, view2};
-use super::vectors::widest;
+use super::kept::Weight;
+use super::memory::{give_back, take};
+use super::storage::{
+    FlexTensor, contiguous, elements, flex, from_array, from_vec, register, shape, unflex, view2,
+};
 use super::{composed, is_fused};
+
+/// Weight and bias of a linear map, `[inputs, outputs]` and `[outputs]`.
+pub type Map = (Tensor<2>, Tensor<1>);
 
 /// `out = x weight + bias`.
 ///
@@ -87,36 +93,48 @@ impl ScoreTable {
     }
 }
 
-/// Rows of one partial sum of the bias' gradient: the same for any number of threads.
-const ROWS: usize = 128;
+/// `left · right (+ bias)`.
+pub(super) fn times(
+    left: ArrayView2<'_, f32>,
+    right: ArrayView2<'_, f32>,
+    bias: Option<&[f32]>,
+) -> Vec<f32> {
+    let mut out = take(left.nrows() * right.ncols());
+    product_then(left, right, bias, &mut out, &mut [], |_, _, _| ());
+    out
+}
+
+/// Gradients of weight and bias: `xᵀ d_out` and `Σ_rows d_out`, in one pass over `d_out`.
+pub(super) fn by_weight_and_bias(
+    x: ArrayView2<'_, f32>,
+    d_out: ArrayView2<'_, f32>,
+) -> [FlexTensor; 2] {
+    let (inputs, outputs) = (x.ncols(), d_out.ncols());
+    let mut d_weight = take(inputs * outputs);
+    let d_bias = product_and_sums(x.t(), d_out, &mut d_weight);
+    [
+        from_vec(d_weight, vec![inputs, outputs]),
+        from_vec(d_bias, vec![outputs]),
+    ]
+}
 
 fn forward(x: &FlexTensor, weight: &FlexTensor, bias: &FlexTensor) -> FlexTensor {
     let bias = bias.to_contiguous();
-    from_array(product(view2(x), view2(weight), Some(elements(&bias))))
+    let (x, weight) = (view2(x), view2(weight));
+    let shape = vec![x.nrows(), weight.ncols()];
+    from_vec(times(x, weight, Some(elements(&bias))), shape)
 }
 
-/// d_bias = Σ_rows d_out
-fn sum_of_rows(d_out: &FlexTensor) -> FlexTensor {
-    let width = shape(d_out)[1];
-    let partial: Vec<Vec<f32>> = elements(d_out)
-        .par_chunks(ROWS * width.max(1))
-        .map(|rows| {
-            let mut sums = vec![0.0_f32; width];
-            widest(|| {
-                for row in rows.chunks_exact(width) {
-                    sums.iter_mut().zip(row).for_each(|(sum, x)| *sum += x);
-                }
-            });
-            sums
-        })
-        .collect();
-    let mut sums = vec![0.0; width];
-    for partial in partial {
-        sums.iter_mut()
-            .zip(partial)
-            .for_each(|(sum, partial)| *sum += partial);
-    }
-    from_vec(sums, vec![width])
+/// The same for an answer: a weight that was seen before is packed.
+pub(super) fn answer(x: FlexTensor, weight: &FlexTensor, bias: &FlexTensor) -> FlexTensor {
+    let bias = bias.to_contiguous();
+    let weight = Weight::of(weight);
+    let shape = vec![shape(&x)[0], weight.columns()];
+    let mut out = take(shape[0] * shape[1]);
+    let bias = Some(elements(&bias));
+    weight.product_then(view2(&x), bias, &mut out, &mut [], |_, _, _| ());
+    give_back(x);
+    from_vec(out, shape)
 }
 
 #[backend_extension(Autodiff, Flex)]
@@ -130,7 +148,7 @@ trait FusedLinear: Backend {
 
 impl FusedLinear for Flex {
     fn fused_linear(x: FlexTensor, weight: FlexTensor, bias: FlexTensor) -> FlexTensor {
-        forward(&x, &weight, &bias)
+        answer(x, &weight, &bias)
     }
 }
 
@@ -147,20 +165,20 @@ impl Backward<Flex, 3> for LinearBackward {
         grads: &mut Gradients,
         _checkpointer: &mut Checkpointer,
     ) {
-        let d_out = grads.consume::<Flex>(&ops.node).to_contiguous();
-        let ([of_x, of_weight, of_bias], [x, weight]) = (ops.parents, ops.state);
+        let d_out = contiguous(grads.consume::<Flex>(&ops.node));
+        let [x, weight] = ops.state;
+        let [of_x, of_weight, of_bias] = ops.parents.map(|node| node.map(|node| node.id));
         // out = x weight + bias
-        if let Some(parent) = of_bias {
-            grads.register::<Flex>(parent.id, sum_of_rows(&d_out));
-        }
-        if let Some(parent) = of_weight {
-            let d_weight = product(view2(&x).t(), view2(&d_out), None);
-            grads.register::<Flex>(parent.id, from_array(d_weight));
+        if of_weight.is_some() || of_bias.is_some() {
+            let gradients = by_weight_and_bias(view2(&x), view2(&d_out));
+            register(grads, [of_weight, of_bias], gradients);
         }
         if let Some(parent) = of_x {
-            let dx = product(view2(&d_out), view2(&weight).t(), None);
-            grads.register::<Flex>(parent.id, from_array(dx));
+            let dx = times(view2(&d_out), view2(&weight).t(), None);
+            grads.register::<Flex>(parent, from_vec(dx, shape(&x)));
         }
+        give_back(d_out);
+        give_back(x);
     }
 }
 

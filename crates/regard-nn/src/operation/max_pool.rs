@@ -11,7 +11,8 @@ use burn::tensor::Tensor;
 use rayon::prelude::*;
 
 use super::convolution::{Windows, sizes};
-use super::storage::{FlexTensor, elements, from_vec};
+use super::memory::{give_back, take};
+use super::storage::{FlexTensor, contiguous, elements, from_vec};
 use super::vectors::widest;
 use super::{composed, is_fused};
 
@@ -80,7 +81,7 @@ fn forward(x: &FlexTensor, windows: Windows) -> (FlexTensor, Vec<u8>) {
     let [batch, height, width, channels] = sizes(&x);
     let (rows, columns) = (windows.along(height), windows.along(width));
     let size = rows * columns * channels;
-    let mut out = vec![0.0_f32; batch * size];
+    let mut out = take(batch * size);
     let mut largest = vec![NONE; batch * size];
     let pictures = elements(&x).par_chunks((height * width * channels).max(1));
     out.par_chunks_mut(size.max(1))
@@ -119,16 +120,17 @@ fn forward(x: &FlexTensor, windows: Windows) -> (FlexTensor, Vec<u8>) {
 }
 
 /// dx is d_out where the largest element was
-fn backward(d_out: &FlexTensor, saved: &Saved) -> FlexTensor {
-    let d_out = d_out.to_contiguous();
+fn backward(d_out: FlexTensor, saved: &Saved) -> FlexTensor {
+    let d_out = contiguous(d_out);
     let (windows, [batch, height, width, channels]) = (saved.windows, saved.shape);
     let (rows, columns) = (windows.along(height), windows.along(width));
     let size = rows * columns * channels;
-    let mut dx = vec![0.0; batch * height * width * channels];
+    let mut dx = take(batch * height * width * channels);
     dx.par_chunks_mut((height * width * channels).max(1))
         .zip(elements(&d_out).par_chunks(size.max(1)))
         .zip(saved.largest.par_chunks(size.max(1)))
         .for_each(|((dx, d_out), largest)| {
+            dx.fill(0.0);
             for at in 0..rows * columns {
                 let (first, _, top) = windows.inside(at / columns, height);
                 let (left, _, start) = windows.inside(at % columns, width);
@@ -147,6 +149,7 @@ fn backward(d_out: &FlexTensor, saved: &Saved) -> FlexTensor {
                 }
             }
         });
+    give_back(d_out);
     from_vec(dx, vec![batch, height, width, channels])
 }
 
@@ -157,7 +160,9 @@ trait FusedMaxPool: Backend {
 
 impl FusedMaxPool for Flex {
     fn fused_max_pool(x: FlexTensor, windows: Windows) -> FlexTensor {
-        forward(&x, windows).0
+        let out = forward(&x, windows).0;
+        give_back(x);
+        out
     }
 }
 
@@ -176,7 +181,7 @@ impl Backward<Flex, 1> for MaxPoolBackward {
 
     fn backward(self, ops: Ops<Saved, 1>, grads: &mut Gradients, _checkpointer: &mut Checkpointer) {
         unary::<Flex, _>(ops.parents, ops.node, grads, |d_out| {
-            backward(&d_out, &ops.state)
+            backward(d_out, &ops.state)
         });
     }
 }
@@ -186,6 +191,7 @@ impl<C: CheckpointStrategy> FusedMaxPool for Autodiff<Flex, C> {
         let (x, node) = x.into_parts();
         let (out, largest) = forward(&x, windows);
         let shape = sizes(&x);
+        give_back(x);
         match MaxPoolBackward
             .prepare::<C>([node])
             .compute_bound()

@@ -1,5 +1,7 @@
 //! Rotary positions.
 
+use std::sync::{Arc, Mutex, PoisonError};
+
 use burn::backend::autodiff::checkpoint::{base::Checkpointer, strategy::CheckpointStrategy};
 use burn::backend::autodiff::grads::Gradients;
 use burn::backend::autodiff::ops::{Backward, Ops, OpsKind, unary};
@@ -8,7 +10,8 @@ use burn::backend::{Autodiff, Backend, Dispatch, Flex, backend_extension};
 use burn::tensor::Tensor;
 use rayon::prelude::*;
 
-use super::storage::{FlexTensor, from_array, view4};
+use super::memory::take;
+use super::storage::{FlexTensor, elements, from_vec, shape, view4};
 use super::vectors::widest;
 use super::{composed, is_fused};
 
@@ -52,45 +55,102 @@ pub(super) fn angles(sequence: usize, half: usize, base: f32) -> (Vec<f32>, Vec<
         .unzip()
 }
 
-/// `direction` 1 turns, −1 turns back: the transpose of a rotation is its inverse.
-fn turn(x: &FlexTensor, base: f32, direction: f32) -> FlexTensor {
-    let x = view4(x);
-    let (batch, heads, sequence, head_dim) = x.dim();
-    let half = head_dim / 2;
-    let (cosines, sines) = angles(sequence, half, base);
-    // Laid out like the usual input, a view of [batch, sequence, heads, head_dim]: what follows reads rows of it.
-    let mut out = ndarray::Array4::<f32>::zeros((batch, heads, sequence, head_dim));
-    let rows = out.as_slice_mut().unwrap_or_default();
-    rows.par_chunks_mut((sequence * head_dim).max(1))
-        .enumerate()
-        .for_each(|(index, out)| {
-            let x = x.slice(ndarray::s![index / heads, index % heads, .., ..]);
-            widest(|| {
-                for (position, out) in out.chunks_exact_mut(head_dim).enumerate() {
-                    let x = x.row(position);
-                    let copy;
-                    let x = match x.to_slice() {
-                        Some(x) => x,
-                        None => {
-                            copy = x.to_vec();
-                            &copy
-                        }
-                    };
-                    let (cosines, sines) = (
-                        &cosines[position * half..][..half],
-                        &sines[position * half..][..half],
-                    );
-                    let ((x_first, x_second), (first, second)) =
-                        (x.split_at(half), out.split_at_mut(half));
+/// Cosines and sines of a sequence, `[sequence, half]`.
+#[derive(Debug)]
+struct Angles {
+    cosines: Vec<f32>,
+    sines: Vec<f32>,
+}
+
+impl Angles {
+    /// Those of the sequence before, where they are the same: every layer of a model asks for them.
+    fn of(sequence: usize, half: usize, base: f32) -> Arc<Self> {
+        type Kept = Option<([usize; 2], u32, Arc<Angles>)>;
+        static KEPT: Mutex<Kept> = Mutex::new(None);
+        let mut kept = KEPT.lock().unwrap_or_else(PoisonError::into_inner);
+        let (sizes, bits) = ([sequence, half], base.to_bits());
+        match &*kept {
+            Some((of_sizes, of_base, angles)) if (*of_sizes, *of_base) == (sizes, bits) => {
+                angles.clone()
+            }
+            _ => {
+                let (cosines, sines) = angles(sequence, half, base);
+                let angles = Arc::new(Self { cosines, sines });
+                *kept = Some((sizes, bits, angles.clone()));
+                angles
+            }
+        }
+    }
+}
+
+/// The rotation of the first heads of rows of heads, one row a position, in place.
+pub(super) struct Turn {
+    sequence: usize,
+    heads: usize,
+    head_dim: usize,
+    angles: Arc<Angles>,
+}
+
+/// Rows of one task.
+const ROWS: usize = 64;
+
+impl Turn {
+    pub(super) fn new(sequence: usize, heads: usize, head_dim: usize, base: f32) -> Self {
+        Self {
+            sequence,
+            heads,
+            head_dim,
+            angles: Angles::of(sequence, head_dim / 2, base),
+        }
+    }
+
+    /// Turns rows of `width` numbers, of which the first has the number `first` in the batch.
+    pub(super) fn forward(&self, first: usize, rows: &mut [f32], width: usize) {
+        self.turn(first, rows, width, 1.0);
+    }
+
+    /// Turns the gradients of all rows back: the transpose of a rotation is its inverse.
+    pub(super) fn backward(&self, rows: &mut [f32], width: usize) {
+        rows.par_chunks_mut((ROWS * width).max(1))
+            .enumerate()
+            .for_each(|(task, rows)| self.turn(task * ROWS, rows, width, -1.0));
+    }
+
+    fn turn(&self, first: usize, rows: &mut [f32], width: usize, direction: f32) {
+        let half = self.head_dim / 2;
+        let Angles { cosines, sines } = &*self.angles;
+        widest(|| {
+            for (row, values) in rows.chunks_exact_mut(width.max(1)).enumerate() {
+                let at = (first + row) % self.sequence * half;
+                let (cosines, sines) = (&cosines[at..][..half], &sines[at..][..half]);
+                let heads = values.chunks_exact_mut(self.head_dim.max(1));
+                for head in heads.take(self.heads) {
+                    let (x, y) = head.split_at_mut(half);
                     for c in 0..half {
-                        let sine = direction * sines[c];
-                        first[c] = x_first[c] * cosines[c] - x_second[c] * sine;
-                        second[c] = x_second[c] * cosines[c] + x_first[c] * sine;
+                        let (before, sine) = (x[c], direction * sines[c]);
+                        x[c] = before * cosines[c] - y[c] * sine;
+                        y[c] = y[c] * cosines[c] + before * sine;
                     }
                 }
-            });
+            }
         });
-    from_array(out)
+    }
+}
+
+/// `direction` 1 turns, −1 turns back.
+fn turn(x: &FlexTensor, base: f32, direction: f32) -> FlexTensor {
+    let (batch, heads, sequence, head_dim) = view4(x).dim();
+    let turn = Turn::new(sequence, 1, head_dim, base);
+    let x = x.to_contiguous();
+    let mut out = take(batch * heads * sequence * head_dim);
+    out.par_chunks_mut((ROWS * head_dim).max(1))
+        .zip(elements(&x).par_chunks((ROWS * head_dim).max(1)))
+        .enumerate()
+        .for_each(|(task, (out, x))| {
+            out.copy_from_slice(x);
+            turn.turn(task * ROWS, out, head_dim, direction);
+        });
+    from_vec(out, shape(&x))
 }
 
 #[backend_extension(Autodiff, Flex)]

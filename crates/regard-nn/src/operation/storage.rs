@@ -1,6 +1,8 @@
 //! Burn's CPU tensors as slices and array views, and back, without copies.
 
 use burn::backend::Flex;
+use burn::backend::autodiff::NodeId;
+use burn::backend::autodiff::grads::Gradients;
 use burn::backend::tensor::FloatTensor;
 use burn::tensor::{Tensor, TensorData};
 use ndarray::{
@@ -28,6 +30,14 @@ pub(super) fn view4(tensor: &FlexTensor) -> ArrayView4<'_, f32> {
 /// A view of two axes with the tensor's own strides.
 pub(super) fn view2(tensor: &FlexTensor) -> ArrayView2<'_, f32> {
     view(tensor)
+}
+
+/// Rows one after the other as a matrix.
+pub(super) fn matrix(values: &[f32], rows: usize, columns: usize) -> ArrayView2<'_, f32> {
+    match ArrayView2::from_shape((rows, columns), values) {
+        Ok(view) => view,
+        Err(error) => panic!("{rows} rows of {columns}: {error}"),
+    }
 }
 
 fn view<const D: usize>(tensor: &FlexTensor) -> ArrayView<'_, f32, Dim<[usize; D]>>
@@ -95,6 +105,27 @@ pub(super) fn elements(tensor: &FlexTensor) -> &[f32] {
     match tensor.as_slice::<f32>() {
         Some(elements) => elements,
         None => panic!("expected a contiguous f32 tensor, found {tensor:?}"),
+    }
+}
+
+/// Adds gradients to those of the parents that want one.
+pub(super) fn register<const N: usize>(
+    grads: &mut Gradients,
+    parents: [Option<NodeId>; N],
+    gradients: [FlexTensor; N],
+) {
+    for (parent, gradient) in parents.into_iter().zip(gradients) {
+        if let Some(parent) = parent {
+            grads.register::<Flex>(parent, gradient);
+        }
+    }
+}
+
+/// The elements in the usual order: the tensor itself where they are.
+pub(crate) fn contiguous(tensor: FlexTensor) -> FlexTensor {
+    match tensor.is_contiguous() {
+        true => tensor,
+        false => tensor.to_contiguous(),
     }
 }
 

@@ -1,6 +1,10 @@
 //! Plain loops, compiled a second time for wider registers.
 
-/// Runs `work` compiled for AVX2 with fused multiply-add where the CPU has them, and as compiled for any CPU otherwise.
+use std::sync::LazyLock;
+
+use regard_kernels::Isa;
+
+/// Runs `work` compiled for the instruction set of [`Isa::chosen`]: AVX-512, AVX2 with fused multiply-add, or any CPU.
 ///
 /// `work` must be a closure that can be inlined (called once, no `dyn` inside): the loops in it are then vectorised for
 /// the wider registers by the compiler. Nothing else changes: the same operations in the same order, except that `mul_add`
@@ -9,20 +13,53 @@
 pub(crate) fn widest<R>(work: impl FnOnce() -> R) -> R {
     #[cfg(target_arch = "x86_64")]
     {
+        #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
+        fn avx512<R>(work: impl FnOnce() -> R) -> R {
+            work()
+        }
         #[target_feature(enable = "avx2,fma")]
         fn avx2<R>(work: impl FnOnce() -> R) -> R {
             work()
         }
-        if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
+        if *ISA == Isa::Avx512 {
             #[expect(
                 unsafe_code,
-                reason = "entering a function that needs instructions just found to be there"
+                reason = "entering a function that needs instructions found to be there"
             )]
-            // SAFETY: the CPU has AVX2 and FMA, as checked one line above.
+            // SAFETY: the CPU has them: `ISA` is `Avx512` only where all of them were found.
+            return unsafe { avx512(work) };
+        }
+        if *ISA == Isa::Avx2 {
+            #[expect(
+                unsafe_code,
+                reason = "entering a function that needs instructions found to be there"
+            )]
+            // SAFETY: the CPU has AVX2 and FMA: `Isa::chosen` gives `Avx2` only where they were found.
             return unsafe { avx2(work) };
         }
     }
     work()
+}
+
+/// What `work` is compiled for, found once.
+static ISA: LazyLock<Isa> = LazyLock::new(|| match Isa::chosen() {
+    // AVX-512F alone, on the first processors that had it, is served by AVX2.
+    Ok(Isa::Avx512) if !has_all_of_avx512() => Isa::Avx2,
+    Ok(isa) => isa,
+    Err(error) => panic!("{error}"),
+});
+
+#[cfg(target_arch = "x86_64")]
+fn has_all_of_avx512() -> bool {
+    is_x86_feature_detected!("avx512f")
+        && is_x86_feature_detected!("avx512bw")
+        && is_x86_feature_detected!("avx512dq")
+        && is_x86_feature_detected!("avx512vl")
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn has_all_of_avx512() -> bool {
+    false
 }
 
 /// `eˣ` for `x ≤ 0` to 2 units in the last place, in operations that the compiler can vectorise; e⁻⁸⁷, the least normal

@@ -3,7 +3,7 @@
 use burn::tensor::Tensor;
 use rayon::prelude::*;
 
-use crate::operation::{FlexTensor, flex, is_fused, unflex, widest};
+use crate::operation::{FlexTensor, contiguous, flex, give_back, is_fused, unflex, widest};
 
 /// Elements of one task: 64 KiB an array, so that a task's arrays stay in the second-level cache.
 const CHUNK: usize = 1 << 14;
@@ -62,7 +62,9 @@ pub(super) fn update(
             "parameter, gradient and moments are on the same device, without automatic differentiation"
         );
     };
-    let (p, m, v) = in_place(p, &g.to_contiguous(), m, v, factors);
+    let g = contiguous(g);
+    let (p, m, v) = in_place(p, &g, m, v, factors);
+    give_back(g);
     (unflex(p), unflex(m), unflex(v))
 }
 

@@ -1,6 +1,7 @@
 //! Behaviour of regard-nn, seen from outside.
 
 mod closeness;
+mod fused;
 mod golden;
 mod gradients;
 mod mechanisms;

@@ -2,7 +2,7 @@
 
 use burn::tensor::{Device, Tensor, TensorData};
 use regard_nn::Causal;
-use regard_nn::operation::{self, AttentionOptions, composed};
+use regard_nn::operation::{self, AttentionOptions, Heads, Map, composed};
 
 use crate::closeness::{assert_close, values};
 use crate::gradients::random;
@@ -229,12 +229,12 @@ fn one_number_of_visible_keys_per_batch_row() {
     clippy::needless_pass_by_value,
     reason = "a case builds its input in the call"
 )]
-fn compare<const D: usize>(
+fn compare<const D: usize, const O: usize>(
     x: Tensor<D>,
-    fused: impl Fn(Tensor<D>) -> Tensor<D>,
-    plain: impl Fn(Tensor<D>) -> Tensor<D>,
+    fused: impl Fn(Tensor<D>) -> Tensor<O>,
+    plain: impl Fn(Tensor<D>) -> Tensor<O>,
 ) {
-    let both = [&fused as &dyn Fn(Tensor<D>) -> Tensor<D>, &plain].map(|f| {
+    let both = [&fused as &dyn Fn(Tensor<D>) -> Tensor<O>, &plain].map(|f| {
         let x = x.clone().require_grad();
         let out = f(x.clone());
         let seed = random(out.dims(), 99, &out.device());
@@ -286,4 +286,114 @@ fn an_id_beyond_the_table_is_named() {
     let device = Device::flex();
     let ids = Tensor::<2, burn::tensor::Int>::from_data([[5]], &device);
     operation::embedding(random([5, 2], 1, &device), ids);
+}
+
+/// Output of a multi-head attention, and the gradients of its sequences and maps.
+fn run_heads(
+    attend: fn(Tensor<3>, Option<Tensor<3>>, [Map; 3], &Heads) -> Tensor<3>,
+    sequences: &[Tensor<3>],
+    heads: &Heads,
+) -> Vec<Vec<f32>> {
+    let device = sequences[0].device();
+    let sequences: Vec<Tensor<3>> = sequences.iter().map(|x| x.clone().require_grad()).collect();
+    let outputs = [heads.heads, heads.kv_heads, heads.kv_heads].map(|count| 6 * count);
+    let maps: [Map; 3] = std::array::from_fn(|at| {
+        let step = 10 + 2 * at as u64;
+        (
+            random([9, outputs[at]], step, &device).require_grad(),
+            random([outputs[at]], step + 1, &device).require_grad(),
+        )
+    });
+    let out = attend(
+        sequences[0].clone(),
+        sequences.get(1).cloned(),
+        maps.clone(),
+        heads,
+    );
+    let seed = random(out.dims(), 99, &out.device());
+    let gradients = (out.clone() * seed).sum().backward();
+    let of_sequences = sequences
+        .iter()
+        .map(|x| values(&x.grad(&gradients).unwrap()));
+    let of_maps = maps.iter().flat_map(|(weight, bias)| {
+        [
+            values(&weight.grad(&gradients).unwrap()),
+            values(&bias.grad(&gradients).unwrap()),
+        ]
+    });
+    std::iter::once(values(&out))
+        .chain(of_sequences)
+        .chain(of_maps)
+        .collect()
+}
+
+#[test]
+fn multi_head_attention_in_place_is_that_of_moved_heads() {
+    let device = Device::flex().autodiff();
+    let (x, source) = (random([3, 5, 9], 1, &device), random([3, 7, 9], 2, &device));
+    for sequences in [vec![x.clone()], vec![x, source]] {
+        for (causal, visible_keys) in [
+            (None, None),
+            (Some(Causal::TopLeft), None),
+            (None, Some(vec![5, 0, 2])),
+        ] {
+            for (kv_heads, rotary) in [(4, None), (2, Some(1e4)), (1, Some(10.0))] {
+                let heads = Heads {
+                    heads: 4,
+                    kv_heads,
+                    causal,
+                    visible_keys: visible_keys.clone(),
+                    rotary,
+                };
+                let fused = run_heads(operation::multi_head, &sequences, &heads);
+                let plain = run_heads(composed::multi_head, &sequences, &heads);
+                for (part, (fused, plain)) in fused.iter().zip(&plain).enumerate() {
+                    assert_close(fused, plain, &format!("{heads:?}, part {part}"));
+                }
+            }
+        }
+    }
+}
+
+#[test]
+#[should_panic(expected = "multi-head: a weight")]
+fn maps_of_another_size_than_the_heads_are_refused() {
+    let device = Device::flex();
+    let map = |outputs| {
+        (
+            random([9, outputs], 1, &device),
+            random([outputs], 2, &device),
+        )
+    };
+    let heads = Heads {
+        heads: 4,
+        kv_heads: 2,
+        causal: None,
+        visible_keys: None,
+        rotary: None,
+    };
+    let x = random([1, 2, 9], 3, &device);
+    operation::multi_head(x, None, [map(24), map(24), map(12)], &heads);
+}
+
+#[test]
+fn a_linear_map_is_what_it_is_composed_of() {
+    let device = Device::flex().autodiff();
+    let (weight, bias) = (random([13, 70], 2, &device), random([70], 3, &device));
+    compare(
+        random([50, 13], 1, &device),
+        |x| operation::linear(x, weight.clone(), bias.clone()),
+        |x| composed::linear(x, weight.clone(), bias.clone()),
+    );
+    let (x, bias) = (random([50, 13], 1, &device), random([70], 3, &device));
+    compare(
+        random([13, 70], 2, &device),
+        |weight| operation::linear(x.clone(), weight, bias.clone()),
+        |weight| composed::linear(x.clone(), weight, bias.clone()),
+    );
+    compare(
+        random([70], 3, &device),
+        |bias| operation::linear(x.clone(), weight.clone(), bias),
+        |bias| composed::linear(x.clone(), weight.clone(), bias),
+    );
 }
