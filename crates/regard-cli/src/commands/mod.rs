@@ -1,5 +1,6 @@
 //! One file a command: a struct that clap fills and a `run`.
 
+mod bench;
 mod compare;
 mod demo;
 mod evaluate;
@@ -62,6 +63,7 @@ enum Command {
     Compare(compare::Compare),
     Inspect(inspect::Inspect),
     Weights(weights::Weights),
+    Bench(bench::Bench),
     Info(info::Info),
 }
 
@@ -115,6 +117,8 @@ impl Regard {
             Color::Always => anstream::ColorChoice::Always.write_global(),
             Color::Never => anstream::ColorChoice::Never.write_global(),
         }
+        // Everything that computes asks for it: said once, here, where it is wrong.
+        regard_kernels::Isa::chosen()?;
         match self.command {
             Command::Demo(command) => command.run(),
             Command::Train(command) => command.run(),
@@ -124,6 +128,7 @@ impl Regard {
             Command::Compare(command) => command.run(),
             Command::Inspect(command) => command.run(),
             Command::Weights(command) => command.run(),
+            Command::Bench(command) => command.run(),
             Command::Info(command) => command.run(),
         }
     }

@@ -99,13 +99,17 @@ impl Listener for TrainingProgress {
                 loss,
                 per_second,
                 unit,
+                in_products,
                 seconds_left,
                 ..
             } => {
                 let rate = thousands(*per_second as usize);
                 let left = duration(*seconds_left);
-                let facts =
-                    format!("epoch {epoch:.1}  loss {loss:.3}  {rate} {unit}/s  {left} left");
+                let products = 100.0 * in_products;
+                let facts = format!(
+                    "epoch {epoch:.1}  loss {loss:.3}  {rate} {unit}/s  {products:.0} % in products  \
+                     {left} left"
+                );
                 let [at, all] = [*step, *steps].map(|count| thousands(count as usize));
                 let line = format!("step {at} of {all}  {facts}");
                 self.advance(*step, *steps, &facts, &line);

@@ -3,7 +3,7 @@ use crate::{regard, seen};
 /// Each command's help is a snapshot: a change in what it promises is a change somebody has looked at.
 #[test]
 fn every_command_says_what_it_does() {
-    let commands: [&[&str]; 14] = [
+    let commands: [&[&str]; 15] = [
         &["--help"],
         &["demo", "--help"],
         &["train", "--help"],
@@ -17,6 +17,7 @@ fn every_command_says_what_it_does() {
         &["inspect", "--help"],
         &["compare", "--help"],
         &["weights", "--help"],
+        &["bench", "--help"],
         &["info", "--help"],
     ];
     for words in commands {
@@ -38,6 +39,41 @@ fn without_a_command_it_shows_what_there_is_and_fails_as_wrong_usage() {
 fn the_version_is_that_of_the_package() {
     let version = format!("regard {}\n", env!("CARGO_PKG_VERSION"));
     regard().arg("--version").assert().success().stdout(version);
+}
+
+#[test]
+fn bench_measures_every_kernel_and_says_what_it_runs_with() {
+    let output = regard()
+        .args(["bench", "--json", "--seconds", "0"])
+        .env("REGARD_ISA", "scalar")
+        .output()
+        .expect("the command starts");
+    let facts: serde_json::Value = serde_json::from_slice(&output.stdout).expect("it is JSON");
+    assert_eq!(facts["instruction_set"], "scalar");
+    assert_eq!(facts["precision"], "f32");
+    let rows = facts["rows"].as_array().expect("rows");
+    let names: Vec<&str> = rows.iter().filter_map(|row| row["what"].as_str()).collect();
+    assert!(names.contains(&"memory, copied"), "{names:?}");
+    assert!(names.iter().any(|name| name.starts_with("product of")));
+    assert!(
+        names
+            .iter()
+            .any(|name| name.ends_with("forward and backward"))
+    );
+    for row in rows {
+        assert!(row["rate"].as_f64() > Some(0.0), "{row}");
+    }
+}
+
+#[test]
+fn an_instruction_set_that_does_not_exist_is_refused_by_every_command() {
+    let output = regard()
+        .args(["weights", "--queries", "1", "--keys", "1"])
+        .env("REGARD_ISA", "abacus")
+        .output()
+        .expect("the command starts");
+    assert_eq!(output.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("abacus"));
 }
 
 #[test]

@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 
 use burn::module::Module;
 use burn::tensor::{Device, Tensor};
+use regard_kernels::product_time;
 use regard_nn::Noise;
 use regard_nn::optimizer::{AdamW, AdamWConfig};
 use regard_nn::parameters::{self, NamedTensor};
@@ -321,6 +322,8 @@ impl Progress {
 /// Turns steps into a rate and a time left.
 struct Pace {
     started: Instant,
+    /// Of what came before.
+    product_time: Duration,
     first_step: u64,
     tokens: usize,
 }
@@ -329,6 +332,7 @@ impl Pace {
     fn start(progress: &Progress) -> Self {
         Self {
             started: Instant::now(),
+            product_time: product_time(),
             first_step: progress.step,
             tokens: 0,
         }
@@ -347,6 +351,8 @@ impl Pace {
         let seconds = self.started.elapsed().as_secs_f64();
         let steps = (recipe.epochs * batches) as u64;
         let done = (progress.step - self.first_step) as f64;
+        let in_products = (product_time() - self.product_time).as_secs_f64();
+        let threads = rayon::current_num_threads() as f64;
         Event::Stepped {
             step: progress.step,
             steps: steps.max(progress.step),
@@ -355,6 +361,7 @@ impl Pace {
             learning_rate: rate,
             per_second: self.tokens as f64 / seconds.max(1e-9),
             unit,
+            in_products: (in_products / (threads * seconds).max(1e-9)).min(1.0),
             seconds_left: seconds / done * steps.saturating_sub(progress.step) as f64,
         }
     }
