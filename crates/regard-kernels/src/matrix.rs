@@ -308,6 +308,7 @@ mod tests {
             (97, 513, 31),
             (125, 270, 100),
             (31, 64, 100),
+            (33, 300, 64),
             (3, 9, 700),
         ];
         for isa in Isa::available().into_iter().chain([Isa::Wide]) {

@@ -220,22 +220,6 @@ impl Panel<'_> {
     }
 }
 
-/// Rows of the left side that a tile takes of the `rest`: what leaves no tile so low that the sums wait for each other.
-/// With 14 rows of two vectors there are 28 sums, and 8 are under way at a time (4 cycles of latency, 2 units).
-pub(super) fn tile_rows<S: Simd>(rest: usize) -> usize {
-    if S::ROWS < 14 {
-        return rest.min(S::ROWS);
-    }
-    match rest {
-        14 | 18.. => 14,
-        8 | 12 | 13 | 15..=17 => 8,
-        6 | 10 | 11 => 6,
-        5 | 9 => 5,
-        4 | 7 => 4,
-        _ => rest,
-    }
-}
-
 /// Numbers of a step of a packed tile: a whole number of vectors.
 pub(super) fn tile_step<S: Simd>() -> usize {
     S::ROWS.next_multiple_of(S::LANES)

@@ -90,7 +90,7 @@ impl Kernel for Product<'_> {
 /// A sum waits some four cycles for itself and two are made at once, so fewer than four rows of two vectors leave the
 /// processor waiting. So the last rows are shared out: 16 are 8 and 8, not 14 and 2.
 #[inline(always)]
-const fn tile_rows(most: usize, rest: usize) -> usize {
+pub(super) const fn tile_rows(most: usize, rest: usize) -> usize {
     match (most, rest) {
         (14, 14 | 18..) => 14,
         (14, 8 | 12 | 13 | 15..=17) => 8,
