@@ -18,6 +18,7 @@ mod linear;
 mod max_pool;
 mod memory;
 mod multi_head;
+mod projected;
 mod rotary;
 mod storage;
 mod vectors;

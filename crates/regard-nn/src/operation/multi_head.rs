@@ -6,20 +6,21 @@
 
 use std::sync::Arc;
 
+use burn::backend::autodiff::NodeId;
 use burn::backend::autodiff::checkpoint::{base::Checkpointer, strategy::CheckpointStrategy};
 use burn::backend::autodiff::grads::Gradients;
 use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{Autodiff, Backend, Dispatch, Flex, backend_extension};
 use burn::tensor::Tensor;
-use ndarray::{Array3, ArrayView2, ArrayView4, ArrayViewMut4, Axis};
-use regard_kernels::{Attention, Causal, GradientsMut, PackedMatrix, Upstream};
+use ndarray::{Array3, ArrayView4, ArrayViewMut4, Axis};
+use regard_kernels::{Attention, Causal, GradientsMut, Upstream};
 
-use super::kept::{Weight, packed};
-use super::linear::{Map, by_weight_and_bias, times};
-use super::memory::{give_back, give_back_array, take};
+use super::linear::Map;
+use super::memory::{give_back, take};
+use super::projected::Projected;
 use super::rotary::Turn;
-use super::storage::{FlexTensor, contiguous, elements, from_vec, matrix, register, shape};
+use super::storage::{FlexTensor, contiguous, elements, from_vec, register, shape};
 use super::{composed, is_fused};
 
 /// How the vectors of a position are heads, and what a head sees.
@@ -99,164 +100,6 @@ pub fn multi_head(
 struct Rules {
     heads: Heads,
     head_dim: usize,
-}
-
-/// Several maps of the same input as one: weights and biases side by side.
-#[derive(Clone, Debug, Default)]
-struct Joined {
-    inputs: usize,
-    outputs: Vec<usize>,
-    weight: Vec<f32>,
-}
-
-impl Joined {
-    fn new(weights: &[&FlexTensor]) -> Self {
-        let weights: Vec<FlexTensor> = weights
-            .iter()
-            .map(|weight| weight.to_contiguous())
-            .collect();
-        let outputs: Vec<usize> = weights.iter().map(|weight| shape(weight)[1]).collect();
-        let inputs = shape(&weights[0])[0];
-        let mut joined = take(inputs * outputs.iter().sum::<usize>());
-        let mut rest = joined.as_mut_slice();
-        for row in 0..inputs {
-            for (weight, width) in weights.iter().zip(&outputs) {
-                let (to, behind) = rest.split_at_mut(*width);
-                to.copy_from_slice(&elements(weight)[row * width..][..*width]);
-                rest = behind;
-            }
-        }
-        Self {
-            inputs,
-            outputs,
-            weight: joined,
-        }
-    }
-
-    fn width(&self) -> usize {
-        self.outputs.iter().sum()
-    }
-
-    fn matrix(&self) -> ArrayView2<'_, f32> {
-        matrix(&self.weight, self.inputs, self.width())
-    }
-
-    /// Gradients of each weight and each bias.
-    fn split(&self, d_weight: FlexTensor, d_bias: &FlexTensor) -> Vec<[FlexTensor; 2]> {
-        let (width, mut first) = (self.width(), 0);
-        let mut parts = Vec::with_capacity(self.outputs.len());
-        for outputs in &self.outputs {
-            let mut of_weight = take(self.inputs * outputs);
-            let rows = of_weight.chunks_exact_mut((*outputs).max(1));
-            for (to, from) in rows.zip(elements(&d_weight).chunks_exact(width.max(1))) {
-                to.copy_from_slice(&from[first..][..*outputs]);
-            }
-            let of_bias = elements(d_bias)[first..][..*outputs].to_vec();
-            parts.push([
-                from_vec(of_weight, vec![self.inputs, *outputs]),
-                from_vec(of_bias, vec![*outputs]),
-            ]);
-            first += outputs;
-        }
-        give_back(d_weight);
-        parts
-    }
-}
-
-/// A sequence, and some heads of each of its positions.
-#[derive(Clone, Debug)]
-struct Projected {
-    x: FlexTensor,
-    maps: Joined,
-    /// `[batch, sequence, heads, head_dim]`
-    values: Vec<f32>,
-}
-
-impl Projected {
-    /// The first `turned` heads are turned by their position while they are in the cache. For an answer the maps are packed
-    /// once, and not kept here.
-    fn new(
-        x: FlexTensor,
-        [weights, biases]: [&[&FlexTensor]; 2],
-        turned: usize,
-        rules: &Rules,
-        for_answer: bool,
-    ) -> Self {
-        let x = contiguous(x);
-        let bias: Vec<f32> = biases
-            .iter()
-            .flat_map(|bias| elements(&bias.to_contiguous()).to_vec())
-            .collect();
-        let join = || Joined::new(weights);
-        let pack = || {
-            let maps = join();
-            let packed = PackedMatrix::new(maps.matrix());
-            give_back_array(maps.weight);
-            packed
-        };
-        let packed = for_answer.then(|| packed(weights, pack)).flatten();
-        let maps = match packed {
-            Some(_) => Joined::default(),
-            None => join(),
-        };
-        let weight = match &packed {
-            Some(packed) => Weight::Packed(packed.clone()),
-            None => Weight::Lying(maps.matrix()),
-        };
-        let (rows, width) = (positions(&x), weight.columns());
-        let mut values = take(rows * width);
-        let turn = rules.turn(&x, turned);
-        weight.product_then(
-            matrix(elements(&x), rows, shape(&x)[2]),
-            Some(&bias),
-            &mut values,
-            &mut [],
-            |first, rows, _| {
-                if let Some(turn) = &turn {
-                    turn.forward(first, rows, width);
-                }
-            },
-        );
-        Self { x, maps, values }
-    }
-
-    /// Gradients of the maps, and of `x` if it is wanted, from that of `values`.
-    fn backward(
-        self,
-        mut d_values: Vec<f32>,
-        turned: usize,
-        rules: &Rules,
-        of_x: bool,
-    ) -> (Option<FlexTensor>, Vec<[FlexTensor; 2]>) {
-        let Self { x, maps, values } = self;
-        give_back_array(values);
-        let (rows, width) = (positions(&x), maps.width());
-        if let Some(turn) = rules.turn(&x, turned) {
-            turn.backward(&mut d_values, width);
-        }
-        let d_values = from_vec(d_values, vec![rows, width]);
-        let gradient = matrix(elements(&d_values), rows, width);
-        let [d_weight, d_bias] =
-            by_weight_and_bias(matrix(elements(&x), rows, maps.inputs), gradient.view());
-        let dx = of_x.then(|| from_vec(times(gradient, maps.matrix().t(), None), shape(&x)));
-        let gradients = maps.split(d_weight, &d_bias);
-        give_back(d_values);
-        give_back(x);
-        give_back_array(maps.weight);
-        (dx, gradients)
-    }
-
-    fn give_back(self) {
-        give_back(self.x);
-        give_back_array(self.maps.weight);
-        give_back_array(self.values);
-    }
-}
-
-/// Rows of `[batch, sequence, width]`.
-fn positions(x: &FlexTensor) -> usize {
-    let shape = shape(x);
-    shape[0] * shape[1]
 }
 
 impl Rules {
@@ -449,14 +292,17 @@ fn attended(
     match source {
         None => {
             let turned = turned_queries + turned_keys;
-            let all = Projected::new(x, [&weights, &biases], turned, &rules, for_answer);
+            let turn = rules.turn(&x, turned);
+            let all = Projected::new(x, [&weights, &biases], turn, for_answer);
             Saved::new(all, None, rules)
         }
         Some(source) => {
             let queries = [&weights[..1], &biases[..1]];
-            let queries = Projected::new(x, queries, turned_queries, &rules, for_answer);
+            let turn = rules.turn(&x, turned_queries);
+            let queries = Projected::new(x, queries, turn, for_answer);
             let keys = [&weights[1..], &biases[1..]];
-            let source = Projected::new(source, keys, turned_keys, &rules, for_answer);
+            let turn = rules.turn(&source, turned_keys);
+            let source = Projected::new(source, keys, turn, for_answer);
             Saved::new(queries, Some(source), rules)
         }
     }
@@ -496,31 +342,41 @@ impl FusedMultiHead for Flex {
 #[derive(Debug)]
 struct MultiHeadBackward;
 
+/// Registers the gradients of one or two sequences, and of the maps in their order.
+fn propagate(
+    saved: Saved,
+    d_out: FlexTensor,
+    sequences: [Option<NodeId>; 2],
+    maps: [Option<NodeId>; 6],
+    grads: &mut Gradients,
+) {
+    let d_out = contiguous(d_out);
+    let d_values = saved.backward(&d_out);
+    give_back(d_out);
+    give_back(saved.out);
+    let mut maps = maps.chunks_exact(2);
+    let projected = [Some(saved.queries), saved.source];
+    for ((projected, d_values), parent) in projected.into_iter().zip(d_values).zip(sequences) {
+        let (Some(projected), Some(d_values)) = (projected, d_values) else {
+            continue;
+        };
+        let (dx, of_each) = projected.backward(d_values, parent.is_some());
+        if let (Some(parent), Some(dx)) = (parent, dx) {
+            grads.register::<Flex>(parent, dx);
+        }
+        for (gradients, parents) in of_each.into_iter().zip(&mut maps) {
+            register(grads, [parents[0], parents[1]], gradients);
+        }
+    }
+}
+
 impl Backward<Flex, 7> for MultiHeadBackward {
     type State = Saved;
 
     fn backward(self, ops: Ops<Saved, 7>, grads: &mut Gradients, _checkpointer: &mut Checkpointer) {
-        let d_out = contiguous(grads.consume::<Flex>(&ops.node));
+        let d_out = grads.consume::<Flex>(&ops.node);
         let [of_x, of_maps @ ..] = ops.parents.map(|node| node.map(|node| node.id));
-        let saved = ops.state;
-        let [d_values, _] = saved.backward(&d_out);
-        give_back(d_out);
-        let Saved {
-            queries,
-            out,
-            rules,
-            ..
-        } = saved;
-        give_back(out);
-        let turned = rules.turned().iter().sum();
-        let d_values = d_values.unwrap_or_default();
-        let (dx, of_each) = queries.backward(d_values, turned, &rules, of_x.is_some());
-        if let (Some(parent), Some(dx)) = (of_x, dx) {
-            grads.register::<Flex>(parent, dx);
-        }
-        for (parents, gradients) in of_maps.chunks_exact(2).zip(of_each) {
-            register(grads, [parents[0], parents[1]], gradients);
-        }
+        propagate(ops.state, d_out, [of_x, None], of_maps, grads);
     }
 }
 
@@ -528,35 +384,9 @@ impl Backward<Flex, 8> for MultiHeadBackward {
     type State = Saved;
 
     fn backward(self, ops: Ops<Saved, 8>, grads: &mut Gradients, _checkpointer: &mut Checkpointer) {
-        let d_out = contiguous(grads.consume::<Flex>(&ops.node));
+        let d_out = grads.consume::<Flex>(&ops.node);
         let [of_x, of_source, of_maps @ ..] = ops.parents.map(|node| node.map(|node| node.id));
-        let saved = ops.state;
-        let d_values = saved.backward(&d_out);
-        give_back(d_out);
-        let Saved {
-            queries,
-            source,
-            out,
-            rules,
-            ..
-        } = saved;
-        give_back(out);
-        let mut of_maps = of_maps.chunks_exact(2);
-        let sequences = [(Some(queries), of_x), (source, of_source)];
-        for (((projected, parent), d_values), turned) in
-            sequences.into_iter().zip(d_values).zip(rules.turned())
-        {
-            let (Some(projected), Some(d_values)) = (projected, d_values) else {
-                unreachable!("an attention over a source has one");
-            };
-            let (dx, of_each) = projected.backward(d_values, turned, &rules, parent.is_some());
-            if let (Some(parent), Some(dx)) = (parent, dx) {
-                grads.register::<Flex>(parent, dx);
-            }
-            for (gradients, parents) in of_each.into_iter().zip(&mut of_maps) {
-                register(grads, [parents[0], parents[1]], gradients);
-            }
-        }
+        propagate(ops.state, d_out, [of_x, of_source], of_maps, grads);
     }
 }
 

@@ -84,6 +84,7 @@ impl Angles {
 }
 
 /// The rotation of the first heads of rows of heads, one row a position, in place.
+#[derive(Clone, Debug)]
 pub(super) struct Turn {
     sequence: usize,
     heads: usize,
