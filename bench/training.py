@@ -204,7 +204,7 @@ def write(rows, misses, options):
     model = next((line.split(":")[1].strip() for line in about.splitlines() if line.startswith("model name")), platform.processor())
     widest = "AVX2" if options.isa or "avx512f" not in about else "AVX-512"
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True).stdout.strip()
-    command = "python3 bench/training.py" + (f" --isa {options.isa}" if options.isa else "")
+    command = "python3 bench/training.py" + (f" --isa {options.isa}" if options.isa else "") + f" --seconds {options.seconds:g}"
     ms = lambda seconds: f"{seconds * 1e3:.1f} ms"
     lines = [
         f"Measured {time.strftime('%Y-%m-%d')} on {os.cpu_count()} cores of {model}, {widest}, {options.threads} threads, commit {commit}, by",

@@ -300,7 +300,8 @@ fn run_heads(
     let maps: [Map; 3] = std::array::from_fn(|at| {
         let step = 10 + 2 * at as u64;
         (
-            random([9, outputs[at]], step, &device).require_grad(),
+            // Of a size that keeps that of what passes, as layers have it.
+            (random([9, outputs[at]], step, &device) * 0.3).require_grad(),
             random([outputs[at]], step + 1, &device).require_grad(),
         )
     });
