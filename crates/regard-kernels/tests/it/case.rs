@@ -211,8 +211,7 @@ impl Case {
             &format!("{isa} dk"),
             found.k.view(),
             gradients.k.view(),
-            // dk sums P (dP − D) q over the queries. Where a query sees one key, dP and D cancel but for their rounding,
-            // which adds up where every query is the same one.
+            // dk sums P (dP − D) q over the queries. Where a query sees one key, dP and D cancel but for their rounding.
             tolerance * self.roundings_of_dk(),
         );
         close(
@@ -259,12 +258,25 @@ impl Case {
         }
     }
 
-    /// How often the same rounding is in the gradient of a key.
+    /// What the rounding of `dk` is a multiple of. A query puts a rounding into the gradient of a key in proportion to the
+    /// weight that the key gets from it. Roundings of different queries add up as the root of the sum of their squares, which
+    /// is at most the root of the weight that the key gets of all; those of one query, again and again, add up in full.
     fn roundings_of_dk(&self) -> f64 {
+        let (q, k) = (self.q.view(), self.k.view());
+        let (batch, kv_heads, keys, _) = k.dim();
+        let sums = self.attention().key_sums(q, k).expect("a good call");
+        let group = sums.dim().1 / kv_heads.max(1);
+        let most = ndarray::indices((batch, kv_heads, keys))
+            .into_iter()
+            .map(|(b, h, j)| {
+                let heads = h * group..(h + 1) * group;
+                heads.map(|head| f64::from(sums[[b, head, j]])).sum()
+            })
+            .fold(1.0, f64::max);
         let same = |numbers: &Numbers| matches!(numbers.layout, Layout::Repeated);
         match same(&self.q) && same(&self.d_out) {
-            true => self.q.view().dim().2.max(1) as f64,
-            false => 1.0,
+            true => most,
+            false => most.sqrt(),
         }
     }
 }
