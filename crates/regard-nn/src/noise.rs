@@ -186,7 +186,7 @@ impl DropoutMask {
         for (at, value) in (start..).zip(ahead) {
             *value *= self.factor(word(self.key, (at / 4) as u64) >> (16 * (at % 4)));
         }
-        let first = start.next_multiple_of(4) / 4;
+        let first = start.div_ceil(4);
         for (offset, values) in rest.chunks_mut(4).enumerate() {
             let bits = word(self.key, (first + offset) as u64);
             for (lane, value) in values.iter_mut().enumerate() {

@@ -101,7 +101,7 @@ fn only_activated(x: &FlexTensor, weight: &FlexTensor, bias: &FlexTensor) -> Fle
         widest(|| out.iter_mut().for_each(|x| *x = gelu::value(*x)));
     };
     let bias = Some(elements(&bias));
-    weight.product_then(view2(x), bias, &mut out, &mut [], activate);
+    weight.product_then(&view2(x), bias, &mut out, &mut [], activate);
     from_vec(out, shape)
 }
 
@@ -109,7 +109,7 @@ fn outer_map(x: &FlexTensor, weight: &FlexTensor, bias: &FlexTensor) -> FlexTens
     let bias = bias.to_contiguous();
     let (x, weight) = (view2(x), view2(weight));
     let shape = vec![x.nrows(), weight.ncols()];
-    from_vec(times(x, weight, Some(elements(&bias))), shape)
+    from_vec(times(&x, &weight, Some(elements(&bias))), shape)
 }
 
 #[backend_extension(Autodiff, Flex)]
@@ -164,7 +164,7 @@ impl Backward<Flex, 5> for FeedForwardBackward {
             mask,
         } = ops.state;
         // out = after W₂ + b₂
-        let gradients = by_weight_and_bias(view2(&after), view2(&d_out));
+        let gradients = by_weight_and_bias(&view2(&after), &view2(&d_out));
         register(grads, [of_outer, of_outer_bias], gradients);
         give_back(after);
         // after = mask · gelu(before), so d_before = mask · gelu'(before) · (d_out W₂ᵀ)
@@ -192,10 +192,10 @@ impl Backward<Flex, 5> for FeedForwardBackward {
         give_back(before);
         let d_before = from_vec(d_before, vec![rows, length]);
         // before = x W₁ + b₁
-        let gradients = by_weight_and_bias(view2(&x), view2(&d_before));
+        let gradients = by_weight_and_bias(&view2(&x), &view2(&d_before));
         register(grads, [of_inner, of_inner_bias], gradients);
         if let Some(parent) = of_x {
-            let dx = times(view2(&d_before), view2(&inner).t(), None);
+            let dx = times(&view2(&d_before), &view2(&inner).t(), None);
             grads.register::<Flex>(parent, from_vec(dx, shape(&x)));
         }
         give_back(d_before);

@@ -34,7 +34,7 @@ impl<'a> Weight<'a> {
     /// As [`product_then`].
     pub(super) fn product_then(
         &self,
-        left: ArrayView2<'_, f32>,
+        left: &ArrayView2<'_, f32>,
         bias: Option<&[f32]>,
         out: &mut [f32],
         second: &mut [f32],
@@ -42,9 +42,9 @@ impl<'a> Weight<'a> {
     ) {
         match self {
             Self::Lying(weight) => {
-                product_then(left, weight.view(), bias, out, second, finish);
+                product_then(left.view(), weight.view(), bias, out, second, finish);
             }
-            Self::Packed(weight) => weight.product_then(left, bias, out, second, finish),
+            Self::Packed(weight) => weight.product_then(left.view(), bias, out, second, finish),
         }
     }
 }

@@ -95,23 +95,24 @@ impl ScoreTable {
 
 /// `left · right (+ bias)`.
 pub(super) fn times(
-    left: ArrayView2<'_, f32>,
-    right: ArrayView2<'_, f32>,
+    left: &ArrayView2<'_, f32>,
+    right: &ArrayView2<'_, f32>,
     bias: Option<&[f32]>,
 ) -> Vec<f32> {
     let mut out = take(left.nrows() * right.ncols());
+    let (left, right) = (left.view(), right.view());
     product_then(left, right, bias, &mut out, &mut [], |_, _, _| ());
     out
 }
 
 /// Gradients of weight and bias: `xᵀ d_out` and `Σ_rows d_out`, in one pass over `d_out`.
 pub(super) fn by_weight_and_bias(
-    x: ArrayView2<'_, f32>,
-    d_out: ArrayView2<'_, f32>,
+    x: &ArrayView2<'_, f32>,
+    d_out: &ArrayView2<'_, f32>,
 ) -> [FlexTensor; 2] {
     let (inputs, outputs) = (x.ncols(), d_out.ncols());
     let mut d_weight = take(inputs * outputs);
-    let d_bias = product_and_sums(x.t(), d_out, &mut d_weight);
+    let d_bias = product_and_sums(x.t(), d_out.view(), &mut d_weight);
     [
         from_vec(d_weight, vec![inputs, outputs]),
         from_vec(d_bias, vec![outputs]),
@@ -122,7 +123,7 @@ fn forward(x: &FlexTensor, weight: &FlexTensor, bias: &FlexTensor) -> FlexTensor
     let bias = bias.to_contiguous();
     let (x, weight) = (view2(x), view2(weight));
     let shape = vec![x.nrows(), weight.ncols()];
-    from_vec(times(x, weight, Some(elements(&bias))), shape)
+    from_vec(times(&x, &weight, Some(elements(&bias))), shape)
 }
 
 /// The same for an answer: a weight that was seen before is packed.
@@ -132,7 +133,7 @@ pub(super) fn answer(x: FlexTensor, weight: &FlexTensor, bias: &FlexTensor) -> F
     let shape = vec![shape(&x)[0], weight.columns()];
     let mut out = take(shape[0] * shape[1]);
     let bias = Some(elements(&bias));
-    weight.product_then(view2(&x), bias, &mut out, &mut [], |_, _, _| ());
+    weight.product_then(&view2(&x), bias, &mut out, &mut [], |_, _, _| ());
     give_back(x);
     from_vec(out, shape)
 }
@@ -170,11 +171,11 @@ impl Backward<Flex, 3> for LinearBackward {
         let [of_x, of_weight, of_bias] = ops.parents.map(|node| node.map(|node| node.id));
         // out = x weight + bias
         if of_weight.is_some() || of_bias.is_some() {
-            let gradients = by_weight_and_bias(view2(&x), view2(&d_out));
+            let gradients = by_weight_and_bias(&view2(&x), &view2(&d_out));
             register(grads, [of_weight, of_bias], gradients);
         }
         if let Some(parent) = of_x {
-            let dx = times(view2(&d_out), view2(&weight).t(), None);
+            let dx = times(&view2(&d_out), &view2(&weight).t(), None);
             grads.register::<Flex>(parent, from_vec(dx, shape(&x)));
         }
         give_back(d_out);

@@ -248,10 +248,6 @@ impl Saved {
 
 #[backend_extension(Autodiff, Flex)]
 trait FusedMultiHead: Backend {
-    #[expect(
-        clippy::too_many_arguments,
-        reason = "tensors of an operation are arguments"
-    )]
     fn over_itself(
         x: FloatTensor<Self>,
         query: FloatTensor<Self>,
@@ -263,10 +259,6 @@ trait FusedMultiHead: Backend {
         rules: Arc<Rules>,
     ) -> FloatTensor<Self>;
 
-    #[expect(
-        clippy::too_many_arguments,
-        reason = "tensors of an operation are arguments"
-    )]
     fn over_source(
         x: FloatTensor<Self>,
         source: FloatTensor<Self>,

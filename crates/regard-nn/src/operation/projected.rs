@@ -114,7 +114,7 @@ impl Projected {
         let (rows, width) = (positions(&x), weight.columns());
         let mut values = take(rows * width);
         weight.product_then(
-            matrix(elements(&x), rows, shape(&x)[2]),
+            &matrix(elements(&x), rows, shape(&x)[2]),
             Some(&bias),
             &mut values,
             &mut [],
@@ -152,8 +152,8 @@ impl Projected {
         let d_values = from_vec(d_values, vec![rows, width]);
         let gradient = matrix(elements(&d_values), rows, width);
         let [d_weight, d_bias] =
-            by_weight_and_bias(matrix(elements(&x), rows, maps.inputs), gradient.view());
-        let dx = of_x.then(|| from_vec(times(gradient, maps.matrix().t(), None), shape(&x)));
+            by_weight_and_bias(&matrix(elements(&x), rows, maps.inputs), &gradient);
+        let dx = of_x.then(|| from_vec(times(&gradient, &maps.matrix().t(), None), shape(&x)));
         let gradients = maps.split(d_weight, &d_bias);
         give_back(d_values);
         give_back(x);
