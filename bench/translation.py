@@ -15,9 +15,7 @@ Needs: torch, ctranslate2, tokenizers, safetensors, sacrebleu.
 import argparse
 import csv
 import json
-import os
 import random
-import resource
 import statistics
 import subprocess
 import sys
@@ -256,16 +254,26 @@ def speed(arguments):
         print(f"peak memory: regard {memory:.0f} MiB; ctranslate2 {peaks[-1]}")
 
 
+def high_water(process="self"):
+    """Most memory that a process had at a time, in MiB. Its `ru_maxrss` would also hold what its parent had."""
+    status = Path(f"/proc/{process}/status").read_text()
+    return next((int(line.split()[1]) / 1024 for line in status.splitlines() if line.startswith("VmHWM")), 0)
+
+
 def run(command):
     """Seconds, lines and peak memory in MiB of a program."""
-    began = time.perf_counter()
-    program = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
-    lines = program.stdout.read().decode().splitlines()
-    _, status, usage = os.wait4(program.pid, 0)
-    program.returncode = os.waitstatus_to_exitcode(status)
-    if program.returncode:
-        sys.exit(f"{command} ended with {program.returncode}")
-    return time.perf_counter() - began, lines, usage.ru_maxrss / 1024
+    memory = 0
+    with tempfile.TemporaryFile() as out:
+        began = time.perf_counter()
+        program = subprocess.Popen(command, stdout=out, stderr=subprocess.DEVNULL)
+        while program.poll() is None:
+            memory = max(memory, high_water(program.pid))
+            time.sleep(0.02)
+        seconds = time.perf_counter() - began
+        if program.returncode:
+            sys.exit(f"{command} ended with {program.returncode}")
+        out.seek(0)
+        return seconds, out.read().decode().splitlines(), memory
 
 
 def peak(arguments):
@@ -275,10 +283,9 @@ def peak(arguments):
     texts = Path(arguments.source).read_text(encoding="utf-8").splitlines()
     folder = Folder(arguments.model)
     folder.encode(texts[:1], 1)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    before = high_water()
     Translator(folder, None, place=arguments.place).translate(texts, arguments.beam, arguments.batch)
-    after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(f"{after:.0f} MiB, of which Python and its modules {before:.0f}")
+    print(f"{high_water():.0f} MiB, of which Python and its modules {before:.0f}")
 
 
 def main():

@@ -47,7 +47,8 @@ fn with_a_pointer_probabilities_sum_to_one_and_every_way_of_writing_gives_the_sa
         let sum: f32 = row.iter().map(|x| x.exp()).sum();
         row.iter().map(|x| x.exp() / sum).collect()
     };
-    let full = model.forward(&SOURCES, &[&[7; 4]; 4], &mut Noise::off());
+    let sevens: [&[u32]; 4] = [&[7; 4]; 4];
+    let full = model.forward(&SOURCES, &sevens, &mut Noise::off());
     for at in 0..5 {
         let before = if at == 0 { model.end() } else { 7 };
         let step = model.step(&mut decoding, &[before; 4]);

@@ -46,19 +46,30 @@ impl Writer {
         let (read, cut_source_pieces) = self.read(&source)?;
         let wrote = self.target(&target)?;
         let looked = self.model.copied(&read.ids, &wrote.ids);
-        let (pieces, part_said) = match &looked {
-            Some(looked) if part.layer.is_none() && part.head.is_none() => (
-                elements(&looked.weights),
-                "of the pointer, which copies".to_owned(),
-            ),
-            _ => self.attention(&read, &wrote, part)?,
-        };
+        let (mut pieces, mut part_said) = self.attention(&read, &wrote, part)?;
+        if let (Some(looked), None, None) = (&looked, part.layer, part.head) {
+            let pointed = elements(&looked.weights);
+            let rows = pieces.chunks_mut(read.ids.len());
+            for ((row, pointed), share) in
+                rows.zip(pointed.chunks(read.ids.len())).zip(&looked.shares)
+            {
+                let weights = row.iter_mut().zip(pointed);
+                weights.for_each(|(weight, pointed)| *weight += share * (pointed - *weight));
+            }
+            part_said =
+                format!("of the pointer as far as the word was copied, otherwise {part_said}");
+        }
         // The texts were cut with a blank before them.
         let (mut source_words, source_of) = words_of(&begun(&source), &read.spans);
         let (mut target_words, target_of) = words_of(&begun(&target), &wrote.spans);
         // A word of which nothing was read was not looked at.
         let end = read.spans.last().map_or(0, |(_, end)| *end);
         source_words.retain(|word| word.start < end);
+        if let Some(last) = source_words.last_mut().filter(|last| last.end > end) {
+            last.text
+                .truncate(last.text.floor_char_boundary(end - last.start));
+            last.end = last.start + last.text.len();
+        }
         for word in source_words.iter_mut().chain(&mut target_words) {
             (word.start, word.end) = (word.start - 1, word.end - 1);
         }

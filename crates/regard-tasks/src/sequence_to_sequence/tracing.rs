@@ -106,7 +106,7 @@ impl Alignment {
             );
             at = word.end;
         }
-        let _ = write!(body, "{}</p>\n", escaped(&self.source[at..]));
+        let _ = writeln!(body, "{}</p>", escaped(&self.source[at..]));
         body += "<table><tr><th>word</th><th>came from</th><th>share of its attention</th>";
         body += if self.copied.is_some() {
             "<th>copied</th>"

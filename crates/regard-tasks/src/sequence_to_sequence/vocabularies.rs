@@ -35,11 +35,11 @@ impl Vocabularies {
             let begun: Vec<String> = texts.map(|text| begun(text)).collect();
             TextTokenizer::train(begun.iter().map(String::as_str), settings)
         };
-        let (sources, targets) = (pairs.sources.iter(), pairs.targets.iter());
+        let (mut sources, mut targets) = (pairs.sources.iter(), pairs.targets.iter());
         Ok(match separate {
             true => Self {
-                source: Some(learn(&mut sources.into_iter())?),
-                target: learn(&mut targets.into_iter())?,
+                source: Some(learn(&mut sources)?),
+                target: learn(&mut targets)?,
             },
             false => Self {
                 source: None,

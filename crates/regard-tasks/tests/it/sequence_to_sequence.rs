@@ -279,9 +279,9 @@ fn a_vocabulary_for_each_side_and_dropped_merges_resume_and_open_again() {
 #[test]
 fn the_epochs_are_compared_on_a_draw_of_the_held_out_pairs() {
     let folder = TempDir::new().unwrap();
-    let mut request = request(folder.path(), &pairs(1400), "model");
+    let mut request = request(folder.path(), &pairs(700), "model");
     request.settings.epochs = Some(1);
-    request.settings.validation_share = Some(0.5);
+    request.settings.validation_share = Some(0.8);
     let shown = |request: &TrainRequest| {
         let mut ears = Ears::default();
         train(request, &mut ears).unwrap();

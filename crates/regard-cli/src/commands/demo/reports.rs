@@ -190,7 +190,7 @@ fn story(seed: u64, part: u64, row: u64) -> Story {
     // Every fifth name is a test report's.
     let place = loop {
         let (first, second) = (lots.below(FIRST.len()), lots.below(SECOND.len()));
-        if ((first * SECOND.len() + second) % 5 == 0) == (part == 1) {
+        if (first * SECOND.len() + second).is_multiple_of(5) == (part == 1) {
             break format!("{}{}", FIRST[first], SECOND[second]);
         }
     };
