@@ -205,6 +205,8 @@ fn texts(rows: usize, device: &Device) -> TextBatch {
 fn translator() -> SequenceToSequenceConfig {
     SequenceToSequenceConfig {
         vocabulary: VOCABULARY,
+        source_vocabulary: None,
+        pointer: false,
         width: 256,
         heads: 4,
         encoder_layers: 3,

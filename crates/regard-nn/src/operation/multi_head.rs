@@ -246,6 +246,10 @@ impl Saved {
     }
 }
 
+#[allow(
+    clippy::too_many_arguments,
+    reason = "tensors of an operation are arguments, and the macro repeats them"
+)]
 #[backend_extension(Autodiff, Flex)]
 trait FusedMultiHead: Backend {
     fn over_itself(

@@ -74,6 +74,8 @@ fn slices(texts: &[Vec<u32>]) -> Vec<&[u32]> {
 fn translator(device: &Device) -> Vec<f32> {
     let config = SequenceToSequenceConfig {
         vocabulary: 40,
+        source_vocabulary: None,
+        pointer: false,
         width: 16,
         heads: 2,
         encoder_layers: 1,
