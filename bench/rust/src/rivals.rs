@@ -189,7 +189,7 @@ impl Burn {
 }
 
 fn burn_numbers(tensor: Tensor<4>) -> Vec<f32> {
-    tensor.into_data().to_vec().expect("f32")
+    tensor.into_data().try_to_vec::<f32>().expect("f32")
 }
 
 /// candle's, which knows no padding for a batch, no bias of ours for one, and no gradient.
