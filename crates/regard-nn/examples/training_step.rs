@@ -156,7 +156,7 @@ fn write(tensors: &[NamedTensor], file: &Path) -> Result<(), Box<dyn Error>> {
 
 /// The number `at` of a fixed sequence that looks like none: the rival computes the same.
 fn mixed(at: usize, below: usize) -> usize {
-    (at.wrapping_mul(2_654_435_761) % (1 << 32) >> 8) % below
+    ((at.wrapping_mul(2_654_435_761) % (1 << 32)) >> 8) % below
 }
 
 fn negative_log(logits: Tensor<2>) -> Tensor<1> {

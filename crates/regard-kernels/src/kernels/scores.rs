@@ -58,8 +58,9 @@ impl Block {
     ) -> bool {
         let (factor, lowest) = (simd.splat(LOG2_E), simd.splat(f32::MIN));
         let mut least = simd.splat(0.0);
+        let mut room = [0.0; LANES * KEYS];
         for lane in (0..width).step_by(S::LANES) {
-            let rows = Rows::of(simd, self, lane, &bias);
+            let rows = Rows::of(simd, self, lane, &bias, &mut room);
             for j in (0..self.keys.len()).step_by(S::LANES) {
                 let columns = rows.columns(simd, j);
                 for c in 0..S::LANES.min(self.keys.len() - j) {
@@ -178,8 +179,9 @@ impl Block {
         value: f32,
     ) {
         let (lowest, value) = (simd.splat(f32::MIN), simd.splat(value));
+        let mut room = [0.0; LANES * KEYS];
         for lane in (0..width).step_by(S::LANES) {
-            let rows = Rows::of(simd, self, lane, &cells);
+            let rows = Rows::of(simd, self, lane, &cells, &mut room);
             for j in (0..self.keys.len()).step_by(S::LANES) {
                 let columns = rows.columns(simd, j);
                 for c in 0..S::LANES.min(self.keys.len() - j) {
@@ -357,46 +359,52 @@ impl Cells for ArrayView2<'_, bool> {
 const KEYS: usize = 128;
 const LANES: usize = 16;
 
-/// The cells of a vector of queries and the keys of a block, query by query, each row `step` after the one before.
-enum Rows<'a> {
-    /// Where they lie. Behind the keys of the block other cells follow.
-    InMemory { cells: &'a [f32], step: usize },
-    /// In rows of [`KEYS`]; what there is not is 0.
-    Copied([f32; LANES * KEYS]),
+/// The cells of a vector of queries and the keys of a block, query by query. Behind the keys of the block others may follow.
+struct Rows<'a> {
+    cells: &'a [f32],
+    /// How far apart the rows are.
+    step: usize,
 }
 
 impl<'a> Rows<'a> {
-    /// From lane `lane` of the block on.
+    /// From lane `lane` of the block on: where they lie, or copied into `room`.
     #[inline(always)]
-    fn of<S: Simd>(_: S, block: &Block, lane: usize, cells: &'a impl Cells) -> Self {
+    fn of<S: Simd>(
+        _: S,
+        block: &Block,
+        lane: usize,
+        cells: &'a impl Cells,
+        room: &'a mut [f32; LANES * KEYS],
+    ) -> Self {
         let first = block.queries.start + lane;
         if let Some((all, step)) = cells.in_memory() {
             let cells = &all[first * step + block.keys.start..];
             // Whole vectors are read, of keys and of queries.
             let end = (S::LANES - 1) * step + block.keys.len().next_multiple_of(S::LANES);
             if end <= cells.len() {
-                return Rows::InMemory { cells, step };
+                return Rows { cells, step };
             }
         }
-        let mut rows = [0.0; LANES * KEYS];
-        for (i, row) in rows.chunks_exact_mut(KEYS).take(S::LANES).enumerate() {
+        for (i, row) in room.chunks_exact_mut(KEYS).take(S::LANES).enumerate() {
+            let (row, rest) = row.split_at_mut(block.keys.len());
+            rest.fill(0.0);
             if first + i < block.queries.end {
-                let row = &mut row[..block.keys.len()];
                 cells.copy(first + i, block.keys.clone(), row);
+            } else {
+                row.fill(0.0);
             }
         }
-        Rows::Copied(rows)
+        Rows {
+            cells: room.as_slice(),
+            step: KEYS,
+        }
     }
 
     /// A vector of keys from `j` on, key by key as the scores lie.
     #[inline(always)]
     fn columns<S: Simd>(&self, simd: S, j: usize) -> [f32; LANES * LANES] {
         let mut columns = [0.0; LANES * LANES];
-        let (cells, step) = match self {
-            Rows::InMemory { cells, step } => (*cells, *step),
-            Rows::Copied(rows) => (rows.as_slice(), KEYS),
-        };
-        simd.transpose(&cells[j..], step, &mut columns, S::LANES);
+        simd.transpose(&self.cells[j..], self.step, &mut columns, S::LANES);
         columns
     }
 }
