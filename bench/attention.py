@@ -89,6 +89,9 @@ def main():
     if options.isa:  # read when the libraries are loaded
         os.environ["REGARD_ISA"] = options.isa
         os.environ["ATEN_CPU_CAPABILITY"] = options.isa
+        # PyTorch's products are MKL's and oneDNN's, which would go on with what the processor has.
+        os.environ["MKL_ENABLE_INSTRUCTIONS"] = options.isa.upper()
+        os.environ["ONEDNN_MAX_CPU_ISA"] = options.isa.upper()
     if not options.here:
         return again_in_an_environment()
     return measure(options)
