@@ -17,7 +17,9 @@ use crate::Noise;
 use crate::layers::Linear;
 use crate::operation::{AttentionOptions, attention_weights, log_sum_exp};
 
-/// The pointer's parameters; see the [module](self).
+/// What is written may also be copied from the source (See, Liu & Manning 2017, "Get To The Point"):
+/// `p(token | t) = g_t · softmax(h_t · rowsᵀ) + (1 − g_t) · Σ_{i: s_i = token} a_ti`, with `a_t` the attention of `h_t` over the
+/// source and `g_t` the gate.
 #[derive(Module, Debug)]
 pub struct Pointer {
     /// `width → width`, of what is written.
