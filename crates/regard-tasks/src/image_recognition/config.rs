@@ -34,15 +34,16 @@ pub(super) struct Pixels {
 
 impl Pixels {
     /// Mean and standard deviation of each channel.
-    pub(super) fn measure(part: &Part) -> Self {
+    pub(super) fn measure(part: &Part) -> Result<Self> {
         let channels = part.shape.channels;
         let mut counts = vec![[0_u64; 256]; channels];
-        let pictures = (0..part.len()).map(|row| part.one(row));
-        for pixel in pictures.flat_map(|picture| picture.chunks(channels)) {
-            for (counts, byte) in counts.iter_mut().zip(pixel) {
-                counts[usize::from(*byte)] += 1;
+        part.each(0..part.len(), |_, picture| {
+            for pixel in picture.chunks(channels) {
+                for (counts, byte) in counts.iter_mut().zip(pixel) {
+                    counts[usize::from(*byte)] += 1;
+                }
             }
-        }
+        })?;
         let moments = |counts: &[u64; 256]| {
             let all = counts.iter().sum::<u64>().max(1) as f64;
             let values = || {
@@ -57,7 +58,7 @@ impl Pixels {
             (mean as f32, variance.sqrt() as f32)
         };
         let (mean, deviation) = counts.iter().map(moments).unzip();
-        Self { mean, deviation }
+        Ok(Self { mean, deviation })
     }
 
     /// Factor and offset of each channel: `byte · factor + offset`. A channel that never changes is only centred.
@@ -152,7 +153,8 @@ mod tests {
             width: 16,
             channels: 3,
         };
-        let map = Pixels::measure(&Part::of(shape, pixels.clone(), 1)).map();
+        let part = Part::of(shape, pixels.clone(), 1);
+        let map = Pixels::measure(&part).expect("they are in memory").map();
         for (channel, (factor, offset)) in map.into_iter().enumerate() {
             let values: Vec<f32> = pixels
                 .iter()

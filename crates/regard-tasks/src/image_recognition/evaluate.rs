@@ -2,6 +2,7 @@
 
 use super::answers::Mistake;
 use super::gallery::Part;
+use crate::Result;
 use crate::metrics::{Evaluation, Interval, best, evaluate, percentiles, resample};
 use crate::report::Rival;
 use crate::rivals::{MAJORITY, most_frequent, rival, verdict};
@@ -72,19 +73,21 @@ impl Answered<'_> {
     }
 
     /// The mistakes, those first of which the model was surest.
-    pub(super) fn mistakes(&self) -> Vec<Mistake> {
+    pub(super) fn mistakes(&self) -> Result<Vec<Mistake>> {
         let mut wrong: Vec<(usize, usize)> = Self::predicted(&self.probabilities)
             .into_iter()
             .enumerate()
             .filter(|(row, answer)| self.part.labels[*row] != *answer)
             .collect();
         wrong.sort_by(|a, b| self.probabilities[b.0][b.1].total_cmp(&self.probabilities[a.0][a.1]));
-        let mistake = |(row, answer): (usize, usize)| Mistake {
-            place: self.part.places[row].clone(),
-            truth: self.labels[self.part.labels[row]].clone(),
-            answer: self.labels[answer].clone(),
-            probability: self.probabilities[row][answer],
-            picture: self.part.picture(row),
+        let mistake = |(row, answer): (usize, usize)| {
+            Ok(Mistake {
+                place: self.part.places[row].clone(),
+                truth: self.labels[self.part.labels[row]].clone(),
+                answer: self.labels[answer].clone(),
+                probability: self.probabilities[row][answer],
+                picture: self.part.picture(row)?,
+            })
         };
         wrong.into_iter().take(MISTAKES).map(mistake).collect()
     }

@@ -1,5 +1,6 @@
 //! The pictures of a run, split into what is learned from, what is stopped on and what is scored.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
@@ -8,7 +9,7 @@ use sha2::{Digest, Sha256};
 
 use super::TrainRequest;
 use super::augment::Shape;
-use crate::pictures::{self, Album, Item, Picture, PictureColumns, Purpose, Sizes};
+use crate::pictures::{self, Album, Item, Picture, PictureColumns, Purpose, Room, Sizes, Store};
 use crate::report::{DataFacts, FileFacts};
 use crate::splits::hold_out;
 use crate::tables::hexadecimal;
@@ -21,8 +22,8 @@ pub(super) struct Part {
     /// What they are, in words.
     pub(super) name: String,
     pub(super) shape: Shape,
-    /// All pictures that were read together, `[pictures, height, width, channels]`: parts of them share the memory.
-    pixels: Arc<Vec<u8>>,
+    /// All pictures that were read together: parts of them share the memory.
+    store: Arc<Store>,
     /// Which of them are this part's, in order.
     rows: Vec<usize>,
     /// Index into the labels; those of a test part may lie beyond what the model knows.
@@ -42,7 +43,7 @@ impl Part {
         Self {
             name: String::new(),
             shape,
-            pixels: Arc::new(pixels),
+            store: Arc::new(Store::in_memory(shape.len(), pixels)),
             rows: (0..count).collect(),
             labels: vec![0; count],
             places: vec![String::new(); count],
@@ -53,25 +54,55 @@ impl Part {
         self.labels.len()
     }
 
-    /// The pixels of one picture.
-    pub(super) fn one(&self, row: usize) -> &[u8] {
-        &self.pixels[self.rows[row] * self.shape.len()..][..self.shape.len()]
+    /// The pixels of some pictures.
+    ///
+    /// # Errors
+    ///
+    /// When they are not in memory, and one can no longer be decoded.
+    pub(super) fn read(&self, rows: &[usize]) -> Result<Vec<Cow<'_, [u8]>>> {
+        self.store.read(&self.in_store(rows))
     }
 
-    pub(super) fn picture(&self, row: usize) -> Picture {
-        Picture {
+    /// Begins to decode the pictures that will be read next, if they are not in memory.
+    pub(super) fn expect(&self, rows: &[usize]) {
+        self.store.expect(&self.in_store(rows));
+    }
+
+    /// Hands the pixels of each of the rows to `look`.
+    pub(super) fn each(
+        &self,
+        rows: impl IntoIterator<Item = usize>,
+        mut look: impl FnMut(usize, &[u8]),
+    ) -> Result<()> {
+        /// Decoded at a time.
+        const TOGETHER: usize = 512;
+        let rows: Vec<usize> = rows.into_iter().collect();
+        for rows in rows.chunks(TOGETHER) {
+            for (row, pixels) in rows.iter().zip(self.read(rows)?) {
+                look(*row, &pixels);
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn picture(&self, row: usize) -> Result<Picture> {
+        Ok(Picture {
             height: self.shape.height,
             width: self.shape.width,
             channels: self.shape.channels,
-            pixels: self.one(row).to_vec(),
-        }
+            pixels: self.read(&[row])?.remove(0).into_owned(),
+        })
+    }
+
+    fn in_store(&self, rows: &[usize]) -> Vec<usize> {
+        rows.iter().map(|row| self.rows[*row]).collect()
     }
 
     fn select(&self, name: String, rows: &[usize]) -> Self {
         Self {
             name,
             shape: self.shape,
-            pixels: Arc::clone(&self.pixels),
+            store: Arc::clone(&self.store),
             rows: rows.iter().map(|row| self.rows[*row]).collect(),
             labels: rows.iter().map(|row| self.labels[*row]).collect(),
             places: rows.iter().map(|row| self.places[*row].clone()).collect(),
@@ -149,12 +180,14 @@ impl Gallery {
             shape.height, shape.width
         )));
         let mut unseen = Vec::new();
+        let mut room = Room::of(request.settings.memory_mib);
         let mut read = |name: &str,
                         sizes: &Sizes,
                         unseen: &mut Vec<String>,
                         listener: &mut dyn Listener|
          -> Result<_> {
-            let (part, more, kept) = load(name, sizes, shape, &labels, unseen, listener)?;
+            let (part, more, kept) =
+                load(name, sizes, shape, &labels, unseen, &mut room, listener)?;
             skipped.extend(more);
             Ok((part, kept))
         };
@@ -224,15 +257,29 @@ impl Gallery {
             skipped,
             truncated_texts: 0,
         };
-        let parts = train.len() + validation.len() + test.as_ref().map_or(0, Part::len);
+        let parts = [Some(&train), Some(&validation), test.as_ref()]
+            .into_iter()
+            .flatten();
+        let (kept, others): (Vec<&Part>, Vec<&Part>) =
+            parts.partition(|part| part.store.is_in_memory());
+        let count = |parts: &[&Part]| parts.iter().map(|part| part.len()).sum::<usize>();
+        let mut memory = format!(
+            "{} MiB of memory hold decoded pictures",
+            (count(&kept) * shape.len()).div_ceil(1 << 20)
+        );
+        if !others.is_empty() {
+            memory += &format!(
+                "; {} that would take {} MiB more are decoded while the step before them is taken (--set memory_mib=)",
+                count(&others),
+                (count(&others) * shape.len()).div_ceil(1 << 20)
+            );
+        }
         listener.hear(&Event::Said(format!(
-            "{} pictures to learn from and {} to validate on, {} labels, the most frequent {:.1} % of them; all pictures take {} MiB \
-             of memory",
+            "{} pictures to learn from and {} to validate on, {} labels, the most frequent {:.1} % of them; {memory}",
             train.len(),
             validation.len(),
             labels.len(),
-            100.0 * counts.iter().max().copied().unwrap_or(0) as f64 / train.len() as f64,
-            (parts * shape.len()).div_ceil(1 << 20)
+            100.0 * counts.iter().max().copied().unwrap_or(0) as f64 / train.len() as f64
         )));
         Ok(Self {
             labels,
@@ -257,10 +304,11 @@ pub(super) fn load(
     shape: Shape,
     labels: &[String],
     unseen: &mut Vec<String>,
+    room: &mut Room,
     listener: &mut dyn Listener,
 ) -> Result<(Part, Vec<String>, Vec<usize>)> {
     let sides = [shape.height, shape.width];
-    let loaded = pictures::load(&sizes.items, sides, shape.channels, listener)?;
+    let loaded = pictures::load(&sizes.items, sides, shape.channels, room, listener)?;
     let known: BTreeMap<&str, usize> = labels
         .iter()
         .zip(0..)
@@ -290,7 +338,7 @@ pub(super) fn load(
             .map(|at| sizes.items[*at].place.clone())
             .collect(),
         rows: (0..loaded.kept.len()).collect(),
-        pixels: Arc::new(loaded.pixels),
+        store: Arc::new(loaded.store),
     };
     Ok((part, loaded.skipped, loaded.kept))
 }

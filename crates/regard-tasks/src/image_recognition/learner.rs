@@ -37,13 +37,18 @@ impl Learner for PictureLearner<'_> {
             .collect()
     }
 
+    fn expect(&self, rows: &[usize]) {
+        self.train.expect(rows);
+    }
+
     fn loss(
         &self,
         model: &VisionTransformer,
         rows: &[usize],
         noise: &mut Noise,
     ) -> Result<Tensor<1>> {
-        let pictures: Vec<&[u8]> = rows.iter().map(|row| self.train.one(*row)).collect();
+        let read = self.train.read(rows)?;
+        let pictures: Vec<&[u8]> = read.iter().map(AsRef::as_ref).collect();
         let map = self.plan.pixels.map();
         let batch = self
             .plan
@@ -69,7 +74,7 @@ impl Learner for PictureLearner<'_> {
 
     fn validate(&self, model: &VisionTransformer) -> Result<Validation> {
         let device = self.device.clone().inner();
-        let answers = probabilities(model, self.validation, &self.plan.pixels, &device);
+        let answers = probabilities(model, self.validation, &self.plan.pixels, &device)?;
         let mut loss = 0.0;
         let mut predicted = Vec::with_capacity(answers.len());
         for (row, label) in answers.iter().zip(&self.validation.labels) {
@@ -108,17 +113,26 @@ impl PictureLearner<'_> {
 const TOGETHER: usize = 128;
 
 /// Every picture's probability of every class.
+///
+/// # Errors
+///
+/// When a picture is not in memory and can no longer be decoded.
 pub(super) fn probabilities(
     model: &VisionTransformer,
     part: &Part,
     pixels: &Pixels,
     device: &Device,
-) -> Vec<Vec<f32>> {
+) -> Result<Vec<Vec<f32>>> {
     let map = pixels.map();
     let rows: Vec<usize> = (0..part.len()).collect();
     let mut answers = Vec::with_capacity(part.len());
-    for rows in rows.chunks(TOGETHER) {
-        let pictures: Vec<&[u8]> = rows.iter().map(|row| part.one(*row)).collect();
+    let batches: Vec<&[usize]> = rows.chunks(TOGETHER).collect();
+    for (at, rows) in batches.iter().enumerate() {
+        if let Some(next) = batches.get(at + 1) {
+            part.expect(next);
+        }
+        let read = part.read(rows)?;
+        let pictures: Vec<&[u8]> = read.iter().map(AsRef::as_ref).collect();
         let logits = model.forward(
             plain(&pictures, part.shape, &map, device),
             &mut Noise::off(),
@@ -131,5 +145,5 @@ pub(super) fn probabilities(
             .collect();
         answers.extend(values.chunks(classes).map(<[f32]>::to_vec));
     }
-    answers
+    Ok(answers)
 }

@@ -54,7 +54,7 @@ impl Plan {
             None => preset_of(settings, shape)?,
         };
         let model = model_of(settings, &preset, shape, gallery.labels.len())?;
-        let flip = Flip::measure(&gallery.train, gallery.labels.len());
+        let flip = Flip::measure(&gallery.train, gallery.labels.len())?;
         let epochs = settings.epochs.unwrap_or((SEEN / rows).clamp(12, 40));
         let augment = Augment {
             shift: settings
@@ -99,7 +99,7 @@ impl Plan {
             // The weights know pixels on the scale that they were learned with.
             pixels: match start {
                 Some(start) => start.config().pixels.clone(),
-                None => Pixels::measure(&gallery.train),
+                None => Pixels::measure(&gallery.train)?,
             },
             augment,
             recipe: Recipe {
@@ -239,17 +239,18 @@ struct Flip {
 const TRIED: usize = 2000;
 
 impl Flip {
-    fn measure(part: &Part, classes: usize) -> Self {
+    fn measure(part: &Part, classes: usize) -> Result<Self> {
         let Shape {
             width, channels, ..
         } = part.shape;
         let mut means = vec![vec![0.0_f64; part.shape.len()]; classes];
         let mut counts = vec![0.0_f64; classes];
-        for (row, label) in part.labels.iter().enumerate() {
-            counts[*label] += 1.0;
-            let mean = means[*label].iter_mut().zip(part.one(row));
+        part.each(0..part.len(), |row, picture| {
+            let label = part.labels[row];
+            counts[label] += 1.0;
+            let mean = means[label].iter_mut().zip(picture);
             mean.for_each(|(mean, byte)| *mean += f64::from(*byte));
-        }
+        })?;
         for (mean, count) in means.iter_mut().zip(&counts) {
             mean.iter_mut().for_each(|value| *value /= count.max(1.0));
         }
@@ -265,8 +266,7 @@ impl Flip {
         };
         let step = part.len().div_ceil(TRIED).max(1);
         let (mut plain, mut mirrored, mut tried) = (0, 0, 0);
-        for row in (0..part.len()).step_by(step) {
-            let picture = part.one(row);
+        part.each((0..part.len()).step_by(step), |row, picture| {
             let rows = picture.chunks(width * channels);
             let turned: Vec<u8> = rows
                 .flat_map(|row| row.chunks(channels).rev().flatten().copied())
@@ -275,12 +275,12 @@ impl Flip {
             plain += usize::from(nearest(picture) == label);
             mirrored += usize::from(nearest(&turned) == label);
             tried += 1;
-        }
+        })?;
         let share = |count: usize| count as f64 / f64::from(tried.max(1));
-        Self {
+        Ok(Self {
             plain: share(plain),
             mirrored: share(mirrored),
-        }
+        })
     }
 
     /// Three in four of those that were recognised are recognised mirrored, too: 84 % on Fashion-MNIST, whose shoes all point

@@ -15,7 +15,7 @@ use super::learner::probabilities;
 use super::maps::{self, MapRequest};
 use crate::answers::{Inspection, LabelProbability};
 use crate::bundle::{self, Sample};
-use crate::pictures::{Picture, PictureColumns, fit};
+use crate::pictures::{Picture, PictureColumns, Room, fit};
 use crate::report::Report;
 use crate::trainer::Listener;
 use crate::{Error, Result, Task};
@@ -60,7 +60,7 @@ impl Task for ImageClassifier {
 
     fn run(&self, inputs: &[Picture]) -> Result<Vec<Prediction>> {
         let part = self.part(inputs);
-        let answers = probabilities(&self.model, &part, &self.config.pixels, &self.device);
+        let answers = probabilities(&self.model, &part, &self.config.pixels, &self.device)?;
         Ok(answers
             .iter()
             .map(|answer| self.prediction(answer))
@@ -132,6 +132,7 @@ impl ImageClassifier {
             self.shape(),
             &self.labels,
             &mut unseen,
+            &mut Room::of(None),
             listener,
         )?;
         notes.extend(skipped);
@@ -158,8 +159,8 @@ impl ImageClassifier {
             part: &part,
             labels: &labels,
             counts: &self.config.label_counts,
-            probabilities: answer(&self.model),
-            without_attention: self.without_attention.as_ref().map(answer),
+            probabilities: answer(&self.model)?,
+            without_attention: self.without_attention.as_ref().map(answer).transpose()?,
             seed: self.report.training.seed,
         };
         let rivals = answered.rivals();
@@ -168,7 +169,7 @@ impl ImageClassifier {
             scores: answered.scores(),
             top_5: answered.top_5(),
             rivals,
-            mistakes: answered.mistakes(),
+            mistakes: answered.mistakes()?,
             notes,
         })
     }
@@ -198,7 +199,7 @@ impl ImageClassifier {
         let differentiable = assemble(model, tensors, &device)?;
         let part = self.part(std::slice::from_ref(picture));
         let input = plain(
-            &[part.one(0)],
+            &[&part.read(&[0])?[0]],
             part.shape,
             &self.config.pixels.map(),
             &device,

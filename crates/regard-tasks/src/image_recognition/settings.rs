@@ -74,6 +74,8 @@ pub struct Settings {
     pub batch_rows: Option<usize>,
     /// Share of the pictures held out when no validation part is given.
     pub validation_share: Option<f64>,
+    /// MiB of memory for decoded pictures; what does not fit is decoded again beside the steps. Unset = half of what is free.
+    pub memory_mib: Option<usize>,
     /// Steps between two checkpoints; unset = every 20 seconds.
     pub checkpoint_steps: Option<u64>,
 }
@@ -128,6 +130,7 @@ impl Settings {
         count("epochs", self.epochs, 1, 100_000)?;
         count("patience", self.patience, 1, 100_000)?;
         count("batch_rows", self.batch_rows, 1, 65_536)?;
+        count("memory_mib", self.memory_mib, 0, 1 << 24)?;
         positive("learning_rate", self.learning_rate)?;
         positive("clip_norm", self.clip_norm)
     }

@@ -122,7 +122,7 @@ pub fn train(request: &TrainRequest, listener: &mut dyn Listener) -> Result<Repo
     let part = gallery.test.as_ref().unwrap_or(&gallery.validation);
     let answer = |model: &VisionTransformerConfig, fitted: &Fitted| -> Result<Vec<Vec<f32>>> {
         let model = config::assemble(model, fitted.best.clone(), &device)?;
-        Ok(probabilities(&model, part, &plan.pixels, &device))
+        probabilities(&model, part, &plan.pixels, &device)
     };
     let labels = gallery.all_labels();
     let counts: Vec<usize> = gallery
@@ -178,7 +178,7 @@ pub fn train(request: &TrainRequest, listener: &mut dyn Listener) -> Result<Repo
     )?;
     let page = report::html(
         &report,
-        &answered.mistakes(),
+        &answered.mistakes()?,
         &maps(&trained, part, gallery.labels.len())?,
     );
     let parts = bundle::BundleParts {
@@ -272,7 +272,7 @@ fn maps(model: &ImageClassifier, part: &Part, labels: usize) -> Result<Vec<(Pict
     (0..labels.min(MAPS))
         .filter_map(first)
         .map(|row| {
-            let picture = part.picture(row);
+            let picture = part.picture(row)?;
             let map = model.explain(&picture, &MapRequest::default())?;
             Ok((picture, map))
         })

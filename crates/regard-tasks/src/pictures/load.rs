@@ -8,15 +8,34 @@ use sha2::{Digest, Sha256};
 
 use super::decode::{decode, header};
 use super::source::LeftOut;
-use super::{Item, MOST_BYTES, Origin, Picture, fit};
+use super::{Item, MOST_BYTES, Origin, Picture, Store, fit};
 use crate::tables::hexadecimal;
 use crate::trainer::{Event, Listener};
 use crate::{Error, Result};
 
 /// Pictures that are read between two looks at the listener.
 const TOGETHER: usize = 512;
-/// Bytes of all pictures at the model's size at most: they are kept in memory, so that no step waits for a disk.
-const MOST_TOGETHER: usize = 16 << 30;
+/// Bytes of memory for pictures at the model's size at most. Those of one call share it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Room(usize);
+
+impl Room {
+    /// What the user gives, in MiB; else half of what the machine can still give, and at most 16 GiB.
+    pub(crate) fn of(mebibytes: Option<usize>) -> Self {
+        const MOST: usize = 16 << 30;
+        Self(match mebibytes {
+            Some(mebibytes) => mebibytes.saturating_mul(1 << 20),
+            None => free_memory().map_or(MOST, |free| MOST.min(free / 2)),
+        })
+    }
+
+    /// Takes the room for pictures, if there is so much left.
+    fn take(&mut self, bytes: usize) -> bool {
+        let left = self.0.checked_sub(bytes);
+        self.0 = left.unwrap_or(self.0);
+        left.is_some()
+    }
+}
 
 /// Bytes that the machine can still give, where it says so (Linux): a run that is killed for its memory says nothing.
 fn free_memory() -> Option<usize> {
@@ -96,36 +115,27 @@ const UNREADABLE: &str = "pictures that cannot be read";
 
 /// Pixels of many pictures of one size.
 pub(crate) struct Loaded {
-    /// `[pictures, height, width, channels]`
-    pub(crate) pixels: Vec<u8>,
+    pub(crate) store: Store,
     /// Which of the items they are.
     pub(crate) kept: Vec<usize>,
     /// What was left out, counted and named.
     pub(crate) skipped: Vec<String>,
 }
 
-/// Decodes the pictures and brings them to one size.
+/// Decodes all pictures and brings them to one size. Where they do not fit into `room` they are not kept, and [`Store`]
+/// decodes them again.
 pub(crate) fn load(
     items: &[Item],
     sides: [usize; 2],
     channels: usize,
+    room: &mut Room,
     listener: &mut dyn Listener,
 ) -> Result<Loaded> {
     let of_one = sides[0] * sides[1] * channels;
-    let room = free_memory().map_or(MOST_TOGETHER, |free| free.min(MOST_TOGETHER));
-    if items.len().saturating_mul(of_one) > room {
-        let found = format!("{} pictures of {of_one} bytes each", items.len());
-        let expected = format!(
-            "at most {} MiB, which is what this machine has room for: fewer pictures, or smaller ones (--set picture_height=, picture_width=)",
-            room >> 20
-        );
-        return Err(Error::argument("--data", found, expected));
-    }
-    let mut loaded = Loaded {
-        pixels: Vec::with_capacity(items.len() * of_one),
-        kept: Vec::with_capacity(items.len()),
-        skipped: Vec::new(),
-    };
+    let all = items.len().saturating_mul(of_one);
+    let in_memory = room.take(all);
+    let mut together = Vec::with_capacity(if in_memory { all } else { 0 });
+    let mut kept = Vec::with_capacity(items.len());
     let mut left_out = LeftOut::default();
     for (chunk_at, chunk) in items.chunks(TOGETHER).enumerate() {
         let read =
@@ -134,8 +144,10 @@ pub(crate) fn load(
         for (at, pixels) in pictures.into_iter().enumerate() {
             match pixels {
                 Ok(pixels) => {
-                    loaded.pixels.extend(pixels);
-                    loaded.kept.push(chunk_at * TOGETHER + at);
+                    if in_memory {
+                        together.extend(pixels);
+                    }
+                    kept.push(chunk_at * TOGETHER + at);
                 }
                 Err(what) => left_out.add(UNREADABLE, format!("{}: {what}", chunk[at].place)),
             }
@@ -148,8 +160,20 @@ pub(crate) fn load(
             "pictures read",
         )?;
     }
-    loaded.skipped = left_out.said();
-    Ok(loaded)
+    let store = match in_memory {
+        true => Store::in_memory(of_one, together),
+        false => {
+            let items = kept.iter().map(|at| items[*at].clone()).collect();
+            Store::at_source(items, sides, channels).map_err(|error| {
+                Error::argument("--data", error, "threads that decode the pictures")
+            })?
+        }
+    };
+    Ok(Loaded {
+        store,
+        kept,
+        skipped: left_out.said(),
+    })
 }
 
 /// One picture, decoded.

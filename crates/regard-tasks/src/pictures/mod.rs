@@ -13,6 +13,7 @@ mod fit;
 mod idx;
 mod load;
 mod source;
+mod store;
 
 use std::io::Cursor;
 use std::path::Path;
@@ -24,9 +25,10 @@ pub use decode::decode;
 pub(crate) use fit::scaled;
 pub use fit::{Frame, fit, frame};
 use load::picture;
-pub(crate) use load::{Sizes, load, sizes};
+pub(crate) use load::{Room, Sizes, load, sizes};
 pub(crate) use source::{Album, Purpose, find};
 pub use source::{Item, Origin, PictureColumns};
+pub(crate) use store::Store;
 
 use crate::{Error, Result};
 

@@ -36,6 +36,9 @@ pub trait Learner {
     /// Rows of every batch of an epoch, in order; a function of the seed and the epoch alone.
     fn batches(&self, epoch: usize) -> Vec<Vec<usize>>;
 
+    /// Begins whatever can be done for a batch while the one before it is learned from. It decides nothing.
+    fn expect(&self, _rows: &[usize]) {}
+
     /// Mean loss of the rows, a tensor of one element.
     fn loss(&self, model: &Self::Model, rows: &[usize], noise: &mut Noise) -> Result<Tensor<1>>;
 
@@ -181,6 +184,9 @@ pub fn fit<L: Learner>(
             let rate = recipe
                 .schedule
                 .rate(recipe.learning_rate, recipe.warmup, done);
+            if let Some(next) = batches.get(progress.batch + 1) {
+                learner.expect(next);
+            }
             let mut noise = Noise::at(recipe.seed, progress.step);
             let loss = learner.loss(&model, rows, &mut noise)?;
             let value = f64::from(loss.clone().into_scalar::<f32>());

@@ -265,6 +265,18 @@ fn a_resumed_run_ends_with_the_same_bits() {
         |name: &str| fs::read(folder.path().join(name).join("model.safetensors")).unwrap();
     assert_eq!(weights("whole"), weights("cut"));
 
+    // No memory for pictures: they are decoded while the step before is taken.
+    let mut beside = TrainRequest {
+        out: folder.path().join("beside"),
+        ..whole.clone()
+    };
+    beside.settings.memory_mib = Some(0);
+    let mut ears = Ears::default();
+    train(&beside, &mut ears).unwrap();
+    let heard = format!("{:?}", ears.heard);
+    assert!(heard.contains("decoded while the step before"), "{heard}");
+    assert_eq!(weights("whole"), weights("beside"));
+
     // Other pictures are not the run's.
     let mut other = TrainRequest {
         out: folder.path().join("other"),
