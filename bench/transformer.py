@@ -1,13 +1,14 @@
 """The Transformer of `regard train translation` in PyTorch, layer for layer, under the same names.
 
-`pointer=True` adds what Regard has not: a head of its own over the source whose weights are added, as probabilities of the
-source's tokens, to those of the vocabulary (See et al. 2017). `bench/pointer.py` measures whether that helps.
+`pointer=True` adds a head of its own over the source whose weights are added, as probabilities of the source's tokens, to
+those of the vocabulary (See et al. 2017). `bench/pointer.py` measures whether that helps.
 """
 
 import math
 
 import numpy as np
 import torch
+from optimizer import Optimizer, share_of_rate
 from torch import nn
 from torch.nn import functional as F
 
@@ -93,6 +94,10 @@ class Transformer(nn.Module):
             self.copy_query, self.copy_key = nn.Linear(width, width), nn.Linear(width, width)
             self.copy_gate = nn.Linear(width, 1)
         self.pointer = pointer
+        # PyTorch's own random weights, but biases are zero and what is added to the sum begins at nothing, as Regard's.
+        for name, p in self.named_parameters():
+            if name.endswith(".bias") or name.endswith((".output.weight", ".outer.weight")):
+                nn.init.zeros_(p)
 
     def embedded(self, ids):
         x = self.tokens(ids) * math.sqrt(self.tokens.embedding_dim) + self.positions[: ids.shape[1]]
@@ -174,22 +179,15 @@ def batches(rows, most_tokens, random):
     return found
 
 
-def optimizer_of(model):
-    """AdamW as Regard's: no decay for what is no matrix."""
-    decay = [p for p in model.parameters() if p.dim() > 1]
-    plain = [p for p in model.parameters() if p.dim() == 1]
-    groups = [{"params": decay, "weight_decay": 0.01}, {"params": plain, "weight_decay": 0.0}]
-    return torch.optim.AdamW(groups, lr=0.0, betas=(0.9, 0.98), eps=1e-8)
+def optimizer_of(model, muon=False):
+    """AdamW, or Muon for the matrices of the layers and AdamW for the rest."""
+    return Optimizer(model, lambda name: muon and name.startswith(("encoder.", "decoder.")), 0.01)
 
 
 def step(model, optimizer, batch, end, done, peak, warmup, smoothing):
     """One step of a run of which the share `done` is done; the loss."""
-    rate = done / warmup if done < warmup else 0.5 * (1 + math.cos(math.pi * (done - warmup) / (1 - warmup)))
-    for group in optimizer.param_groups:
-        group["lr"] = peak * max(rate, 1e-3 if done < warmup else 0.0)
     loss = model.loss(*batch_of(batch, end), smoothing)
-    optimizer.zero_grad(set_to_none=True)
     loss.backward()
     torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-    optimizer.step()
+    optimizer.step(peak * share_of_rate(done, warmup))
     return loss.item()

@@ -181,7 +181,7 @@ def train(arguments):
     rows = [(s, t) for s, t in zip(sources, targets) if len(t) <= sizes["max_target"]]
     model = Transformer(sizes)
     print(f"{sum(p.numel() for p in model.parameters()):,} parameters, {len(rows):,} pairs", flush=True)
-    optimizer = optimizer_of(model)
+    optimizer = optimizer_of(model, arguments.optimizer == "muon")
     steps, started, seen = folder.report["training"]["steps"], time.time(), 0
     queue, total = [], 0.0
     for done in range(steps):
@@ -299,6 +299,7 @@ def main():
     one.add_argument("--threads", type=int, default=2)
     one.add_argument("--seed", type=int, default=0)
     one.add_argument("--batch-tokens", type=int, default=3000)
+    one.add_argument("--optimizer", choices=["adamw", "muon"], default="adamw")
     one.add_argument("--learning-rate", type=float, default=2e-3)
     one.add_argument("--warmup", type=float, default=0.05)
     one.add_argument("--label-smoothing", type=float, default=0.1)

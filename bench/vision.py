@@ -30,6 +30,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from optimizer import Optimizer, share_of_rate
 from safetensors.torch import load_file
 from torch import nn
 from torch.nn import functional as F
@@ -164,44 +165,10 @@ def moved(pictures, shift, mirrored):
     return pictures[torch.arange(count)[:, None, None], rows[:, :, None], columns[:, None, :]]
 
 
-def orthogonal(x):
-    """Every singular value about 1: five rounds of Newton and Schulz, as in `regard_nn::optimizer`."""
-    turned = x.shape[0] > x.shape[1]
-    # The outputs begin at zero, so the first gradients before them are zero, too.
-    x = (x.T if turned else x) / x.norm().clamp_min(torch.finfo(x.dtype).tiny)
-    for _ in range(5):
-        square = x @ x.T
-        x = 3.4445 * x + (2.0315 * square @ square - 4.7750 * square) @ x
-    return x.T if turned else x
-
-
-class Optimizer:
+def optimizer_of(model):
     """Muon for the matrices of the layers and every convolution but the first, AdamW for the rest."""
-
-    def __init__(self, model):
-        inside = lambda name: name.startswith("encoder.") or name.startswith("convolutions.") and ".0." not in name
-        named = [(name, p, p.dim() > 1 and inside(name)) for name, p in model.named_parameters()]
-        # Query, key and value are three matrices that lie in one.
-        self.matrices = [(p, torch.zeros_like(p), 3 if "projection" in name else 1) for name, p, hidden in named if hidden]
-        rest = [p for _, p, hidden in named if not hidden]
-        groups = [
-            {"params": [p for p in rest if p.dim() > 1], "weight_decay": 0.05},
-            {"params": [p for p in rest if p.dim() == 1], "weight_decay": 0.0},
-        ]
-        self.adamw = torch.optim.AdamW(groups, lr=0.0, betas=(0.9, 0.98), eps=1e-8)
-
-    @torch.no_grad()
-    def step(self, rate):
-        for group in self.adamw.param_groups:
-            group["lr"] = rate
-        self.adamw.step()
-        self.adamw.zero_grad(set_to_none=True)
-        for p, mean, count in self.matrices:
-            mean.lerp_(p.grad, 0.05)
-            parts = (0.95 * mean + 0.05 * p.grad).flatten(1).chunk(count)
-            turned = torch.cat([orthogonal(one) * 0.2 * math.sqrt(max(one.shape)) for one in parts])
-            p.mul_(1 - 0.05 * rate).sub_(rate * turned.view_as(p))
-            p.grad = None
+    inside = lambda name: name.startswith("encoder.") or name.startswith("convolutions.") and ".0." not in name
+    return Optimizer(model, inside, 0.05, parts=lambda name: 3 if "projection" in name else 1)
 
 
 def epoch(model, optimizer, folder, pictures, labels, arguments, done, epochs, steps=None):
@@ -210,8 +177,7 @@ def epoch(model, optimizer, folder, pictures, labels, arguments, done, epochs, s
     order, seen = torch.randperm(len(pictures)), 0
     batches = order.split(arguments.batch_rows)
     for at, rows in enumerate(batches[:steps]):
-        share, warm = (done + at / len(batches)) / epochs, 0.05
-        rate = max(share / warm, 1e-3) if share < warm else 0.5 * (1 + math.cos(math.pi * (share - warm) / (1 - warm)))
+        rate = share_of_rate((done + at / len(batches)) / epochs, 0.05)
         x = folder.numbers(moved(pictures[rows], arguments.shift, arguments.flip))
         loss = F.cross_entropy(model(x), labels[rows], label_smoothing=0.1)
         loss.backward()
@@ -234,7 +200,7 @@ def train(folder, arguments):
     held_out = folder.report["data"]["validation_rows"]
     validation, kept = order[:held_out], order[held_out:]
     model = Model(folder.sizes)
-    optimizer = Optimizer(model)
+    optimizer = optimizer_of(model)
     # A run that stopped early had a schedule for more epochs than it did.
     training = folder.report["training"]
     planned = re.search(r"at most (\d+) epochs", " ".join(training["notes"]))
@@ -265,7 +231,7 @@ def per_epoch(folder, arguments):
     threads = {**os.environ, "RAYON_NUM_THREADS": str(arguments.threads)}
     for _ in range(arguments.rounds):
         model = Model(folder.sizes)
-        optimizer = Optimizer(model)
+        optimizer = optimizer_of(model)
         epoch(model, optimizer, folder, pictures, labels, arguments, 0, 10, steps=5)
         started = time.time()
         seen = epoch(model, optimizer, folder, pictures, labels, arguments, 0, 10, steps=arguments.steps)
