@@ -39,10 +39,10 @@ pub struct SequenceToSequenceConfig {
 const MOST_PARAMETERS: usize = 1 << 30;
 
 impl SequenceToSequenceConfig {
-    /// The sizes of that name: `tiny` (3.1 M parameters with a vocabulary of 8,000), `small` (9.3 M) or `base` (28 M).
+    /// The sizes of that name: `tiny` (2.4 M parameters with a vocabulary of 8,000), `small` (8.4 M) or `base` (27.9 M).
     pub fn preset(name: &str) -> Option<Self> {
         let (width, heads, layers, feed_forward) = match name {
-            "tiny" => (160, 4, 3, 480),
+            "tiny" => (128, 4, 3, 512),
             "small" => (256, 4, 4, 768),
             "base" => (384, 6, 6, 1536),
             _ => return None,
