@@ -6,9 +6,9 @@ use crate::operation::{flex, is_fused, unflex};
 
 /// What self-attention has seen so far.
 ///
-/// The positions of a row lie one behind the other; room for them doubles when it runs out, so that a position is copied
-/// twice at most for growth. Rows that are chosen anew, as beam search does after every position, share most of what they
-/// have seen: only what differs is copied.
+/// The positions of a row lie one behind the other. There is room for all that may come from the beginning, so that growing
+/// copies nothing; a system like Linux gives memory to what is written only. Rows that are chosen anew, as beam search does
+/// after every position, share most of what they have seen: only what differs is copied.
 #[derive(Clone, Debug)]
 pub struct KeyValueCache {
     /// `[rows, room, width]`
@@ -19,13 +19,10 @@ pub struct KeyValueCache {
     heads: usize,
 }
 
-/// Positions that room is taken for at first.
-const ROOM: usize = 16;
-
 impl KeyValueCache {
-    /// Nothing seen by `rows` sequences, whose vectors have `width` = heads · head_dim numbers.
-    pub fn new(rows: usize, width: usize, heads: usize, device: &Device) -> Self {
-        let room = || Tensor::zeros([rows, ROOM, width], device);
+    /// Nothing seen by `rows` sequences of at most so many `positions`, whose vectors have `width` = heads · head_dim numbers.
+    pub fn new(rows: usize, positions: usize, width: usize, heads: usize, device: &Device) -> Self {
+        let room = || Tensor::zeros([rows, positions, width], device);
         Self {
             keys: room(),
             values: room(),
@@ -40,14 +37,15 @@ impl KeyValueCache {
     }
 
     /// Writes the next position: `[rows, 1, width]` each.
+    ///
+    /// # Panics
+    ///
+    /// If all positions are written.
     pub fn push(&mut self, keys: Tensor<3>, values: Tensor<3>) {
-        let (at, rows) = (self.length(), keys.dims()[0]);
+        let at = self.length();
+        let [rows, room, width] = self.keys.dims();
+        assert!(at < room, "a cache of {room} positions is full");
         for (all, new) in [(&mut self.keys, keys), (&mut self.values, values)] {
-            let [rows, room, width] = all.dims();
-            if at == room {
-                let roomy = Tensor::zeros([rows, 2 * room, width], &all.device());
-                *all = roomy.slice_assign([0..rows, 0..room, 0..width], all.clone());
-            }
             // Taken out and put back: memory with one owner is written in place.
             let old = std::mem::replace(all, new.clone());
             *all = old.slice_assign([0..rows, at..at + 1, 0..width], new);
@@ -80,7 +78,7 @@ impl KeyValueCache {
                     let none = Tensor::zeros([0, 0, 0], &all.device());
                     moved(std::mem::replace(all, none), moves)
                 }
-                _ => chosen(all, rows),
+                _ => chosen(all, self.writers.len(), rows),
             };
         }
     }
@@ -133,10 +131,13 @@ fn moved(all: Tensor<3>, moves: &[Move]) -> Tensor<3> {
     unflex(flex)
 }
 
-/// The rows in memory of their own.
-fn chosen(all: &Tensor<3>, rows: &[usize]) -> Tensor<3> {
-    let rows: Vec<i32> = rows.iter().map(|row| *row as i32).collect();
+/// The rows in memory of their own, as far as they are written.
+fn chosen(all: &Tensor<3>, written: usize, rows: &[usize]) -> Tensor<3> {
+    let [_, room, width] = all.dims();
     let count = rows.len();
+    let rows: Vec<i32> = rows.iter().map(|row| *row as i32).collect();
     let rows = Tensor::<1, Int>::from_data(TensorData::new(rows, [count]), &all.device());
-    all.clone().select(0, rows)
+    let kept = all.clone().narrow(1, 0, written).select(0, rows);
+    Tensor::zeros([count, room, width], &all.device())
+        .slice_assign([0..count, 0..written, 0..width], kept)
 }

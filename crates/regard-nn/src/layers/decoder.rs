@@ -122,11 +122,11 @@ impl DecoderLayer {
         SourceKeys { keys, values }
     }
 
-    /// An empty cache for so many rows.
-    pub fn cache(&self, rows: usize, device: &Device) -> KeyValueCache {
+    /// An empty cache for so many rows of at most so many positions.
+    pub fn cache(&self, rows: usize, positions: usize, device: &Device) -> KeyValueCache {
         let width = self.self_attention.key.weight.dims()[1];
         let heads = self.self_attention.kv_heads();
-        KeyValueCache::new(rows, width, heads, device)
+        KeyValueCache::new(rows, positions, width, heads, device)
     }
 
     /// One position more, `[rows, 1, width]` → the same as [`forward`](Self::forward) gives there. The rows of a sentence

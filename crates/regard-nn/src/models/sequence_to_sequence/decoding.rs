@@ -41,7 +41,7 @@ impl SequenceToSequence {
             caches: self
                 .decoder
                 .iter()
-                .map(|layer| layer.cache(sentences * hypotheses, &device))
+                .map(|layer| layer.cache(sentences * hypotheses, positions, &device))
                 .collect(),
             positions: sinusoidal(positions, width, &device),
             table: ScoreTable::new(self.tokens.weight.val()),
