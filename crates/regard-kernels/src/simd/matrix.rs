@@ -45,13 +45,15 @@ const PACKED: usize = 1 << 19;
 /// waking a thread takes some of them.
 const ALONE: usize = 1 << 19;
 
-/// Rows of the left side at most, for a right side that is read where it lies: with fewer uses packing it costs more than the
+/// Rows of the left side at most, for a right side that is not packed as a whole: with fewer uses that costs more than the
 /// longer way between its rows. Gradients of weights, 256 × 4,096 · 4,096 × 256 and × 768 on two threads with AVX-512: 218
 /// and 220 GFLOP/s packed, 268 and 267 as it lies.
 const FEW: usize = 512;
-/// Numbers of its row then, at most: rows of 4 KiB share a set of the first cache, and were slower (122 instead of 189 in 128
-/// × 256 · 256 × 1,024).
-const SHORT: usize = 1000;
+/// Numbers of its row at most, for a panel that is read where it lies. Longer rows share few sets of the first cache (those of
+/// 4 KiB one), so each task copies the panel. One thread with AVX-512, as it lies and copied: 140 and 134 GFLOP/s in 128 ×
+/// 6,272 · 6,272 × 128, 144 and 145 with 384 columns; packed as a whole and copied: 122 and 133 in 256 × 4,096 · 4,096 ×
+/// 1,024, 145 and 161 in 128 × 256 · 256 × 1,024.
+const SHORT: usize = 512;
 /// Columns of the widest panel.
 const PANEL: usize = 32;
 
@@ -141,7 +143,7 @@ fn by_parts(
     assert_eq!(left.columns, depth, "the sides share the depth");
     right.check();
     let in_rows = right.column_step == 1 && right.columns.is_multiple_of(PANEL);
-    if in_rows && right.row_step <= SHORT && left.rows <= FEW && depth > 0 {
+    if in_rows && left.rows <= FEW && depth > 0 {
         return by_rows(left, Laid::Rows(isa, right), start, out, sums, then);
     }
     let steps = (PACKED / right.columns.max(1)).max(1);
@@ -165,7 +167,7 @@ fn by_parts(
 #[derive(Clone, Copy)]
 enum Laid<'a> {
     Panels(&'a Panels),
-    /// Rows of whole panels.
+    /// Rows of whole panels, copied panel by panel where they are long.
     Rows(Isa, Side<'a>),
 }
 
@@ -321,36 +323,54 @@ impl Kernel for Rows<'_> {
         if depth == 0 && !add {
             self.out.fill(MaybeUninit::new(0.0));
         }
-        // Packing the left side pays where it is read for a few panels, and fills tiles.
-        let packs = columns > 2 * panel && rows >= S::ROWS;
+        // Packing the left side pays where it lies in columns, is read for a few panels, and fills tiles. What lies in rows
+        // is read from one pointer a row: turning it cost 16 to 26 % of a product with 128 columns, and gained nothing with
+        // 1,024, even where the rows lie 4 KiB apart.
+        let packs = left.column_step != 1 && columns > 2 * panel && rows >= S::ROWS;
         let step = tile_step::<S>();
+        // Every tile but the last three at most is of `ROWS` rows.
+        let tiles = if packs { rows.div_ceil(S::ROWS) + 3 } else { 0 };
+        let copies = matches!(self.right, Laid::Rows(_, side) if side.row_step > SHORT);
+        let most = DEPTH.min(depth);
+        let [of_tiles, of_copy] = [most * tiles * step, if copies { most * panel } else { 0 }];
+        if self.room.len() < of_tiles + of_copy {
+            self.room.resize(of_tiles + of_copy, 0.0);
+        }
+        let (tiled, copy) = self.room.split_at_mut(of_tiles);
         for from in (0..depth).step_by(DEPTH) {
             let deep = DEPTH.min(depth - from);
             let size = deep * step;
             if packs {
-                // Every tile but the last three at most is of `ROWS` rows.
-                let tiles = rows.div_ceil(S::ROWS) + 3;
-                if self.room.len() < tiles * size {
-                    self.room.resize(tiles * size, 0.0);
-                }
                 let (mut row, mut tile) = (0, 0);
                 while row < rows {
                     let taken = tile_rows(S::ROWS, rows - row);
-                    let to = &mut self.room[tile * size..][..size];
+                    let to = &mut tiled[tile * size..][..size];
                     pack_tile(simd, left, [self.first + row, taken], [from, deep], to);
                     (row, tile) = (row + taken, tile + 1);
                 }
             }
             for column in (0..columns).step_by(panel) {
-                let right = &values[column / panel * of_panel + from * of_step..];
+                let mut right = &values[column / panel * of_panel + from * of_step..];
+                let mut right_step = of_step;
+                if copies {
+                    let copy = &mut copy[..deep * panel];
+                    for (row, to) in copy.chunks_exact_mut(panel).enumerate() {
+                        let from = &right[row * of_step..][..panel];
+                        let vectors = from.chunks_exact(S::LANES);
+                        for (from, to) in vectors.zip(to.chunks_exact_mut(S::LANES)) {
+                            simd.store(simd.load(from), to);
+                        }
+                    }
+                    (right, right_step) = (copy, panel);
+                }
                 if let Some(sums) = &mut sums {
-                    add_columns(simd, right, of_step, deep, &mut sums[column..][..panel]);
+                    add_columns(simd, right, right_step, deep, &mut sums[column..][..panel]);
                 }
                 let (mut row, mut tile) = (0, 0);
                 while row < rows {
                     let taken = tile_rows(S::ROWS, rows - row);
                     let (start, left_row, left_step) = if packs {
-                        (self.room[tile * size..][..size].as_ptr(), 1, step)
+                        (tiled[tile * size..][..size].as_ptr(), 1, step)
                     } else {
                         let at = (self.first + row) * left.row_step + from * left.column_step;
                         (left.values[at..].as_ptr(), left.row_step, left.column_step)
@@ -361,7 +381,7 @@ impl Kernel for Rows<'_> {
                         left_row,
                         left_step,
                         right: right.as_ptr(),
-                        right_step: of_step,
+                        right_step,
                         into: self.out[row * columns + column..].as_mut_ptr().cast(),
                         into_row: columns,
                         columns: (columns - column).min(panel),

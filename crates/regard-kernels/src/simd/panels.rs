@@ -225,8 +225,8 @@ pub(super) fn tile_step<S: Simd>() -> usize {
     S::ROWS.next_multiple_of(S::LANES)
 }
 
-/// Lays out some steps of the `rows` of a tile: `[step][tile_step]`. Then every step reads neighbours, whatever the
-/// distance of the rows is: 14 rows that lie a multiple of 4 KiB apart share a set of the first cache, which holds 8 or 12.
+/// Lays out some steps of the `rows` of a tile whose side lies in columns: `[step][tile_step]`. Then every step reads
+/// neighbours, whatever the distance of the columns is.
 #[inline(always)]
 pub(super) fn pack_tile<S: Simd>(
     simd: S,
@@ -235,39 +235,16 @@ pub(super) fn pack_tile<S: Simd>(
     [from, deep]: [usize; 2],
     to: &mut [f32],
 ) {
-    let Side {
-        values,
-        row_step,
-        column_step,
-        ..
-    } = left;
+    assert!(left.row_step == 1, "rows are read where they lie");
     let step = tile_step::<S>();
-    if column_step != 1 {
-        for (p, to) in to.chunks_exact_mut(step).take(deep).enumerate() {
-            let from = &values[(from + p) * column_step + first..];
-            if from.len() >= step {
-                for (to, from) in to.chunks_exact_mut(S::LANES).zip(from.chunks(S::LANES)) {
-                    simd.store(simd.load(from), to);
-                }
-            } else {
-                to[..rows].copy_from_slice(&from[..rows]);
+    for (p, to) in to.chunks_exact_mut(step).take(deep).enumerate() {
+        let from = &left.values[(from + p) * left.column_step + first..];
+        if from.len() >= step {
+            for (to, from) in to.chunks_exact_mut(S::LANES).zip(from.chunks(S::LANES)) {
+                simd.store(simd.load(from), to);
             }
-        }
-        return;
-    }
-    for block in (0..rows).step_by(S::LANES) {
-        // Rows below the tile's are turned with it where there are any: nobody reads them.
-        let there = first + block + S::LANES <= left.rows;
-        let turned = if there { deep - deep % S::LANES } else { 0 };
-        for p in (0..turned).step_by(S::LANES) {
-            let from = &values[(first + block) * row_step + from + p..];
-            simd.transpose(from, row_step, &mut to[p * step + block..], step);
-        }
-        for row in block..rows.min(block + S::LANES) {
-            let from = &values[(first + row) * row_step + from..][turned..deep];
-            for (to, x) in to.chunks_exact_mut(step).skip(turned).zip(from) {
-                to[row] = *x;
-            }
+        } else {
+            to[..rows].copy_from_slice(&from[..rows]);
         }
     }
 }
