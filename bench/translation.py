@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """A translator of Regard beside a PyTorch Transformer (quality) and beside CTranslate2 (speed of decoding).
 
-    regard train translation --data data/debian-en-it/train.tsv --group package --out en-it
+    regard train translation --data data/debian-en-it/train.tsv --group package --out en-it --set epochs=2
     python3 bench/translation.py train en-it --data data/debian-en-it/train.tsv --test data/debian-en-it/unseen.tsv
     python3 bench/translation.py speed en-it --test data/debian-en-it/unseen.tsv
 
@@ -298,8 +298,8 @@ def main():
     one.add_argument("--out", default="pytorch.safetensors")
     one.add_argument("--threads", type=int, default=2)
     one.add_argument("--seed", type=int, default=0)
-    one.add_argument("--batch-tokens", type=int, default=3000)
-    one.add_argument("--optimizer", choices=["adamw", "muon"], default="adamw")
+    one.add_argument("--batch-tokens", type=int, default=1000)
+    one.add_argument("--optimizer", choices=["adamw", "muon"], default="muon")
     one.add_argument("--learning-rate", type=float, default=2e-3)
     one.add_argument("--warmup", type=float, default=0.05)
     one.add_argument("--label-smoothing", type=float, default=0.1)

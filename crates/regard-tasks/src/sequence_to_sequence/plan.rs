@@ -74,7 +74,8 @@ impl Plan {
                 dropout: settings.dropout.unwrap_or(preset.dropout),
             },
             recipe: Recipe {
-                optimizer: settings.optimizer.unwrap_or(Optimizer::AdamW),
+                // docs/benchmarks.md: two epochs of these gave more than four of AdamW in batches of 3,000.
+                optimizer: settings.optimizer.unwrap_or(Optimizer::Muon),
                 schedule: settings.schedule.unwrap_or_default(),
                 learning_rate: settings.learning_rate.unwrap_or(2e-3),
                 warmup: settings.warmup.unwrap_or(0.05),
@@ -86,7 +87,7 @@ impl Plan {
                 seed,
             },
             label_smoothing: settings.label_smoothing.unwrap_or(0.1),
-            batch_tokens: settings.batch_tokens.unwrap_or(3000),
+            batch_tokens: settings.batch_tokens.unwrap_or(1000),
             notes: Vec::new(),
         }
     }

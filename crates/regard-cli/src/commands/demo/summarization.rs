@@ -6,7 +6,6 @@ use regard_tasks::Task;
 use regard_tasks::sequence_to_sequence::{
     self, AttentionPart, Kind, PairColumns, PairFiles, Settings, TrainRequest, Writer,
 };
-use regard_tasks::trainer::Optimizer;
 
 use super::reports;
 use crate::commands::train::watched;
@@ -59,8 +58,6 @@ pub(super) fn run(out: &Path, seed: u64) -> anyhow::Result<()> {
             encoder_layers: Some(2),
             decoder_layers: Some(2),
             feed_forward: Some(288),
-            batch_tokens: Some(1000),
-            optimizer: Some(Optimizer::Muon),
             epochs: Some(8),
             ..Settings::default()
         },

@@ -7,7 +7,6 @@ use regard_tasks::Task;
 use regard_tasks::sequence_to_sequence::{
     self, AttentionPart, Kind, PairColumns, PairFiles, Settings, TrainRequest, Writer,
 };
-use regard_tasks::trainer::Optimizer;
 
 use crate::commands::train::watched;
 use crate::commands::writing::{shown, summary};
@@ -47,8 +46,6 @@ pub(super) fn run(out: &Path, seed: u64) -> anyhow::Result<()> {
         settings: Settings {
             // Small enough for a few minutes, and for some thousand short verses.
             vocabulary: Some(2000),
-            batch_tokens: Some(1000),
-            optimizer: Some(Optimizer::Muon),
             epochs: Some(8),
             ..Settings::default()
         },
