@@ -192,8 +192,13 @@ fn loss(
     model.loss(&source, &target, smoothing, noise)
 }
 
-/// Hypotheses that are written together.
+/// Hypotheses of a batch at most.
 const WRITE_TOGETHER: usize = 160;
+/// Positions that the hypotheses of all batches under way may reach at most, together: there is memory for their keys and values
+/// from the beginning, 16 MiB with the smallest preset. Long texts are written in smaller batches, …
+const REACH: usize = 32 * WRITE_TOGETHER;
+/// … and batches are smaller where several threads write one each; not smaller than for so many of them.
+const MOST_THREADS: usize = 4;
 
 /// Writes a text for each source: sources of similar length together, answers in the order of the sources.
 pub(super) fn write(
@@ -218,9 +223,17 @@ pub(super) fn hypotheses(
 ) -> Vec<Vec<regard_nn::generation::Hypothesis>> {
     let mut order: Vec<usize> = (0..sources.len()).collect();
     order.sort_by_key(|row| std::cmp::Reverse(sources[*row].len()));
-    let batches: Vec<&[usize]> = order
-        .chunks((WRITE_TOGETHER / options.beam).max(1))
-        .collect();
+    let threads = rayon::current_num_threads().min(MOST_THREADS);
+    let mut batches: Vec<&[usize]> = Vec::new();
+    let mut rest = order.as_slice();
+    while let Some(longest) = rest.first() {
+        // As far as a text may go: `GenerationOptions::max_length`.
+        let reach = options.max_length.min(2 * sources[*longest].len() + 16);
+        let rows = WRITE_TOGETHER.min(REACH / threads / reach.max(1));
+        let (batch, others) = rest.split_at((rows / options.beam).clamp(1, rest.len()));
+        batches.push(batch);
+        rest = others;
+    }
     let write = |rows: &[usize]| {
         let batch: Vec<&[u32]> = rows.iter().map(|row| sources[*row].as_slice()).collect();
         generate(model, &batch, options)
@@ -234,35 +247,20 @@ pub(super) fn hypotheses(
     answers
 }
 
-/// The work for each batch, in their order. One batch has all threads; several are done by one thread each, because the products
-/// of a step of writing are too small to share: with two threads on each, 1.1 of two cores were busy.
+/// The work for each batch, in their order: every thread of the pool takes one after the other, because the products of a step of
+/// writing are too small to share; with two threads on each, 1.1 of two cores were busy. A single batch has all threads.
 fn side_by_side<T: Send>(batches: &[&[usize]], work: impl Fn(&[usize]) -> T + Sync) -> Vec<T> {
-    let workers = rayon::current_num_threads().min(batches.len());
-    let alone: Vec<_> = (0..workers)
-        .map_while(|_| rayon::ThreadPoolBuilder::new().num_threads(1).build().ok())
-        .collect();
-    if workers < 2 || alone.len() < workers {
+    if batches.len() < 2 {
         return batches.iter().map(|batch| work(batch)).collect();
     }
     // The longest texts come first, so whoever is done takes the next.
     let next = AtomicUsize::new(0);
-    let (batches, work, next) = (&batches, &work, &next);
-    let turn = || {
-        let take = || next.fetch_add(1, Ordering::Relaxed);
+    let take = || next.fetch_add(1, Ordering::Relaxed);
+    let turns = rayon::broadcast(|_| {
         let mine = std::iter::repeat_with(take).take_while(|at| *at < batches.len());
         mine.map(|at| (at, work(batches[at]))).collect::<Vec<_>>()
-    };
-    let mut done: Vec<(usize, T)> = std::thread::scope(|scope| {
-        let turns: Vec<_> = alone
-            .iter()
-            .map(|pool| scope.spawn(|| pool.install(turn)))
-            .collect();
-        let finish = |turn: std::thread::ScopedJoinHandle<'_, _>| {
-            turn.join()
-                .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-        };
-        turns.into_iter().flat_map(finish).collect()
     });
+    let mut done: Vec<(usize, T)> = turns.into_iter().flatten().collect();
     done.sort_by_key(|(at, _)| *at);
     done.into_iter().map(|(_, answer)| answer).collect()
 }
