@@ -72,6 +72,14 @@ impl Default for GenerationOptions {
     }
 }
 
+impl GenerationOptions {
+    /// Tokens at most of the target of a source of so many.
+    pub fn longest_target(&self, source: usize) -> usize {
+        let limit = self.max_length.min(2 * source + 16);
+        limit.max(self.prefix.len() + 1)
+    }
+}
+
 /// A target that was written.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Hypothesis {

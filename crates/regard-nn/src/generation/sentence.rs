@@ -39,7 +39,6 @@ struct Candidate {
 
 impl Sentence {
     pub(super) fn new(place: usize, source: &[u32], options: &GenerationOptions) -> Self {
-        let limit = options.max_length.min(2 * source.len() + 16);
         let open = (0..options.beam).map(|row| Open {
             // Lots differ from the first draw on; a search begins with one hypothesis.
             idle: row > 0 && options.sampling.is_none(),
@@ -47,7 +46,7 @@ impl Sentence {
         });
         Self {
             place,
-            limit: limit.max(options.prefix.len() + 1).max(1),
+            limit: options.longest_target(source.len()),
             key: source.iter().fold(0xCBF2_9CE4_8422_2325, |key, id| {
                 (key ^ u64::from(*id)).wrapping_mul(0x0000_0100_0000_01B3)
             }),

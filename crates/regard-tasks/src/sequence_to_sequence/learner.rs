@@ -195,7 +195,7 @@ fn loss(
 /// Hypotheses of a batch at most.
 const WRITE_TOGETHER: usize = 160;
 /// Positions that the hypotheses of all batches under way may reach at most, together: there is memory for their keys and values
-/// from the beginning, 16 MiB with the smallest preset. Long texts are written in smaller batches, …
+/// from the beginning, 15 MiB with the smallest preset. Long texts are written in smaller batches, …
 const REACH: usize = 32 * WRITE_TOGETHER;
 /// … and batches are smaller where several threads write one each; not smaller than for so many of them.
 const MOST_THREADS: usize = 4;
@@ -227,9 +227,8 @@ pub(super) fn hypotheses(
     let mut batches: Vec<&[usize]> = Vec::new();
     let mut rest = order.as_slice();
     while let Some(longest) = rest.first() {
-        // As far as a text may go: `GenerationOptions::max_length`.
-        let reach = options.max_length.min(2 * sources[*longest].len() + 16);
-        let rows = WRITE_TOGETHER.min(REACH / threads / reach.max(1));
+        let reach = options.longest_target(sources[*longest].len());
+        let rows = WRITE_TOGETHER.min(REACH / threads / reach);
         let (batch, others) = rest.split_at((rows / options.beam).clamp(1, rest.len()));
         batches.push(batch);
         rest = others;
@@ -270,5 +269,25 @@ fn shortened(text: &str) -> String {
     match text.char_indices().nth(SHOWN) {
         Some((at, _)) => format!("{}…", &text[..at]),
         None => text.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::side_by_side;
+
+    #[test]
+    fn the_work_of_batches_comes_back_in_their_order() {
+        let rows: Vec<usize> = (0..97).collect();
+        for size in [1, 3, 97] {
+            let batches: Vec<&[usize]> = rows.chunks(size).collect();
+            // The first batches take longest, so that later ones end before them.
+            let done = side_by_side(&batches, |batch| {
+                let late = 97 - batch[0] as u64;
+                std::thread::sleep(std::time::Duration::from_micros(20 * late));
+                batch.to_vec()
+            });
+            assert_eq!(done, batches);
+        }
     }
 }
