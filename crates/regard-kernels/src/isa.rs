@@ -16,17 +16,31 @@ pub enum Isa {
     Avx2,
     /// x86-64 with AVX-512F: 16 numbers at a time.
     Avx512,
+    /// x86-64 with AVX-512-BF16 (and AVX-512BW) besides: pairs of bf16 are multiplied as they are; f32 as with `Avx512`.
+    Avx512Bf16,
+    /// x86-64 with AMX besides, if the system grants its tiles: 16 × 16 × 32 products of bf16 at a time; f32 as with `Avx512`.
+    Amx,
     /// AArch64 with Advanced SIMD: 4 numbers at a time.
     Neon,
     /// The vectors and the register tile of AVX-512 without its instructions, so that unit tests can check everything
     /// but these on any machine.
     #[cfg(test)]
     Wide,
+    /// As `Wide`, for pairs of bf16: what stands in for AVX-512-BF16 and AMX.
+    #[cfg(test)]
+    WidePairs,
 }
 
 impl Isa {
     /// Every instruction set there is a kernel for; of two that one processor has, the slower first.
-    pub const ALL: [Isa; 4] = [Isa::Scalar, Isa::Avx2, Isa::Avx512, Isa::Neon];
+    pub const ALL: [Isa; 6] = [
+        Isa::Scalar,
+        Isa::Avx2,
+        Isa::Avx512,
+        Isa::Avx512Bf16,
+        Isa::Amx,
+        Isa::Neon,
+    ];
 
     /// The instruction sets of this processor, slowest first. `Scalar` is always one of them.
     pub fn available() -> Vec<Isa> {
@@ -45,7 +59,7 @@ impl Isa {
     }
 
     /// The instruction set that is used where none is asked for: the one that the environment variable
-    /// `REGARD_ISA` names (`scalar`, `avx2`, `avx512`, `neon`), or [`Isa::best`] if it is not set.
+    /// `REGARD_ISA` names (`scalar`, `avx2`, `avx512`, `avx512bf16`, `amx`, `neon`), or [`Isa::best`] if it is not set.
     ///
     /// # Errors
     /// The variable names no instruction set, or one that this processor does not have.
@@ -80,17 +94,35 @@ impl Isa {
         match self {
             Isa::Scalar => true,
             #[cfg(test)]
-            Isa::Wide => true,
+            Isa::Wide | Isa::WidePairs => true,
             #[cfg(target_arch = "x86_64")]
             Isa::Avx2 => is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma"),
             #[cfg(target_arch = "x86_64")]
             Isa::Avx512 => is_x86_feature_detected!("avx512f") && Isa::Avx2.is_available(),
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512Bf16 => {
+                is_x86_feature_detected!("avx512bf16")
+                    && is_x86_feature_detected!("avx512bw")
+                    && Isa::Avx512.is_available()
+            }
+            #[cfg(target_arch = "x86_64")]
+            Isa::Amx => Isa::Avx512Bf16.is_available() && crate::simd::has_amx(),
             #[cfg(not(target_arch = "x86_64"))]
-            Isa::Avx2 | Isa::Avx512 => false,
+            Isa::Avx2 | Isa::Avx512 | Isa::Avx512Bf16 | Isa::Amx => false,
             #[cfg(target_arch = "aarch64")]
             Isa::Neon => std::arch::is_aarch64_feature_detected!("neon"),
             #[cfg(not(target_arch = "aarch64"))]
             Isa::Neon => false,
+        }
+    }
+
+    /// Whether it multiplies pairs of bf16 as they are.
+    pub fn multiplies_bf16(self) -> bool {
+        match self {
+            Isa::Avx512Bf16 | Isa::Amx => true,
+            #[cfg(test)]
+            Isa::WidePairs => true,
+            _ => false,
         }
     }
 
@@ -133,8 +165,12 @@ impl fmt::Display for Isa {
             Isa::Avx2 => "avx2",
             Isa::Avx512 => "avx512",
             Isa::Neon => "neon",
+            Isa::Avx512Bf16 => "avx512bf16",
+            Isa::Amx => "amx",
             #[cfg(test)]
             Isa::Wide => "wide",
+            #[cfg(test)]
+            Isa::WidePairs => "wide pairs",
         })
     }
 }

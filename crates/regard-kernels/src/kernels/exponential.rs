@@ -29,7 +29,7 @@ pub(super) fn exp2<S: Simd>(simd: S, x: S::Vector) -> S::Vector {
         sum = simd.multiply_add(sum, r, simd.splat(COEFFICIENTS[i]));
     }
     sum = simd.multiply_add(sum, r, simd.splat(1.0));
-    simd.mul(sum, simd.low_bits_as_exponent(shifted))
+    simd.mul(sum, simd.shift_left(shifted, 23))
 }
 
 #[cfg(test)]

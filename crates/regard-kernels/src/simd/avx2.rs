@@ -16,7 +16,7 @@ impl Avx2 {
 
     /// AVX-512 is only ever detected together with AVX2 and FMA.
     #[inline(always)]
-    pub(super) fn implied_by(_: super::avx512::Avx512) -> Self {
+    pub(super) fn implied_by<const PAIRS: bool>(_: super::avx512::Avx512<PAIRS>) -> Self {
         Self(())
     }
 }
@@ -107,12 +107,6 @@ impl Simd for Avx2 {
     }
 
     #[inline(always)]
-    fn low_bits_as_exponent(self, a: __m256) -> __m256 {
-        // SAFETY: `self` proves AVX2 and FMA.
-        unsafe { _mm256_castsi256_ps(_mm256_slli_epi32::<23>(_mm256_castps_si256(a))) }
-    }
-
-    #[inline(always)]
     fn xor(self, a: __m256, b: __m256) -> __m256 {
         // SAFETY: `self` proves AVX2 and FMA.
         unsafe { _mm256_xor_ps(a, b) }
@@ -124,6 +118,15 @@ impl Simd for Avx2 {
         unsafe {
             let bits = _mm256_set1_epi32(bits as i32);
             _mm256_castsi256_ps(_mm256_srlv_epi32(_mm256_castps_si256(a), bits))
+        }
+    }
+
+    #[inline(always)]
+    fn shift_left(self, a: __m256, bits: u32) -> __m256 {
+        // SAFETY: `self` proves AVX2 and FMA.
+        unsafe {
+            let bits = _mm256_set1_epi32(bits as i32);
+            _mm256_castsi256_ps(_mm256_sllv_epi32(_mm256_castps_si256(a), bits))
         }
     }
 

@@ -1,22 +1,94 @@
-//! x86-64 with AVX-512F: 16 numbers in a register, 32 registers.
+//! x86-64 with AVX-512F: 16 numbers in a register, 32 registers; and what AVX-512-BF16 adds.
 
 use std::arch::x86_64::*;
 
 use super::avx2::Avx2;
+use super::pairs::{self, BLOCK, Tile};
 use super::{Kernel, Simd};
 use crate::Isa;
 
-/// Proof that this processor has AVX-512F, AVX2 and FMA: `detect` is the only way to get one.
+/// Proof that this processor has AVX-512F, AVX2 and FMA, and, if `PAIRS`, AVX-512-BF16 and AVX-512BW: `detect` is the only
+/// way to get one.
 #[derive(Clone, Copy)]
-pub(crate) struct Avx512(());
+pub(crate) struct Avx512<const PAIRS: bool>(());
 
-impl Avx512 {
+impl Avx512<false> {
     pub(crate) fn detect() -> Option<Self> {
         Isa::Avx512.is_available().then_some(Self(()))
     }
 }
 
-impl Simd for Avx512 {
+impl Avx512<true> {
+    pub(crate) fn detect() -> Option<Self> {
+        Isa::Avx512Bf16.is_available().then_some(Self(()))
+    }
+
+    /// # Safety
+    /// As [`Tile::multiply`](super::pairs::Tile).
+    #[inline(always)]
+    pub(super) unsafe fn multiply_pairs(self, tile: &Tile, (down, across): (usize, usize)) {
+        // SAFETY: `self` proves AVX-512-BF16; the rest is promised.
+        unsafe {
+            match across {
+                1 => dots::<1>(tile, down * BLOCK),
+                _ => dots::<2>(tile, down * BLOCK),
+            }
+        }
+    }
+}
+
+/// Rows of a register tile: 8 × 2 sums and two vectors of the right side.
+const ROWS: usize = 8;
+
+/// `ACROSS` vectors of columns.
+///
+/// # Safety
+/// As [`Tile::multiply`](super::pairs::Tile).
+#[target_feature(enable = "avx512f,avx512bf16")]
+unsafe fn dots<const ACROSS: usize>(tile: &Tile, rows: usize) {
+    let bf16 = |words: __m512| -> __m512bh {
+        // SAFETY: as many bits, and every pattern is a bf16.
+        unsafe { std::mem::transmute(words) }
+    };
+    for row in (0..rows).step_by(ROWS) {
+        let into = |r: usize, c: usize| {
+            tile.into
+                .wrapping_add((row + r) * tile.into_row + c * Avx512::<true>::LANES)
+        };
+        let mut sums = [[_mm512_setzero_ps(); ACROSS]; ROWS];
+        if tile.add {
+            for (r, sums) in sums.iter_mut().enumerate() {
+                for (c, sum) in sums.iter_mut().enumerate() {
+                    // SAFETY: inside the result, as promised.
+                    *sum = unsafe { _mm512_loadu_ps(into(r, c)) };
+                }
+            }
+        }
+        for pair in 0..tile.steps * BLOCK {
+            let right = std::array::from_fn::<_, ACROSS, _>(|c| {
+                let at = pair * tile.right_row + c * Avx512::<true>::LANES;
+                // SAFETY: inside the right side, as promised.
+                bf16(unsafe { _mm512_loadu_ps(tile.right.wrapping_add(at)) })
+            });
+            for (r, sums) in sums.iter_mut().enumerate() {
+                let at = (row + r) * tile.left_row + pair;
+                // SAFETY: inside the left side, as promised.
+                let left = bf16(_mm512_set1_ps(unsafe { *tile.left.wrapping_add(at) }));
+                for (sum, right) in sums.iter_mut().zip(right) {
+                    *sum = _mm512_dpbf16_ps(*sum, left, right);
+                }
+            }
+        }
+        for (r, sums) in sums.into_iter().enumerate() {
+            for (c, sum) in sums.into_iter().enumerate() {
+                // SAFETY: inside the result, as promised.
+                unsafe { _mm512_storeu_ps(into(r, c), sum) };
+            }
+        }
+    }
+}
+
+impl<const PAIRS: bool> Simd for Avx512<PAIRS> {
     const LANES: usize = 16;
     // 14 × 2 sums, 2 vectors of the right side: 30 of 32 registers; the broadcast is part of the instruction.
     const ROWS: usize = 14;
@@ -26,11 +98,21 @@ impl Simd for Avx512 {
     fn run<K: Kernel>(self, kernel: K) -> K::Output {
         #[inline(never)]
         #[target_feature(enable = "avx512f,avx2,fma")]
-        fn enter<K: Kernel>(simd: Avx512, kernel: K) -> K::Output {
+        fn enter<S: Simd, K: Kernel>(simd: S, kernel: K) -> K::Output {
             kernel.call(simd)
         }
-        // SAFETY: `self` proves AVX-512F.
-        unsafe { enter(self, kernel) }
+        #[inline(never)]
+        #[target_feature(enable = "avx512f,avx512bw,avx512bf16,avx2,fma")]
+        fn enter_pairs<S: Simd, K: Kernel>(simd: S, kernel: K) -> K::Output {
+            kernel.call(simd)
+        }
+        // SAFETY: `self` proves the features.
+        unsafe {
+            match PAIRS {
+                false => enter(self, kernel),
+                true => enter_pairs(self, kernel),
+            }
+        }
     }
 
     #[inline(always)]
@@ -102,12 +184,6 @@ impl Simd for Avx512 {
     }
 
     #[inline(always)]
-    fn low_bits_as_exponent(self, a: __m512) -> __m512 {
-        // SAFETY: `self` proves AVX-512F.
-        unsafe { _mm512_castsi512_ps(_mm512_slli_epi32::<23>(_mm512_castps_si512(a))) }
-    }
-
-    #[inline(always)]
     fn xor(self, a: __m512, b: __m512) -> __m512 {
         // SAFETY: `self` proves AVX-512F.
         unsafe {
@@ -122,6 +198,15 @@ impl Simd for Avx512 {
         unsafe {
             let bits = _mm512_set1_epi32(bits as i32);
             _mm512_castsi512_ps(_mm512_srlv_epi32(_mm512_castps_si512(a), bits))
+        }
+    }
+
+    #[inline(always)]
+    fn shift_left(self, a: __m512, bits: u32) -> __m512 {
+        // SAFETY: `self` proves AVX-512F.
+        unsafe {
+            let bits = _mm512_set1_epi32(bits as i32);
+            _mm512_castsi512_ps(_mm512_sllv_epi32(_mm512_castps_si512(a), bits))
         }
     }
 
@@ -166,6 +251,24 @@ impl Simd for Avx512 {
     }
 
     #[inline(always)]
+    fn pair(self, low: __m512, high: __m512) -> __m512 {
+        if !PAIRS {
+            return pairs::pair(self, low, high);
+        }
+        // SAFETY: `self` proves AVX-512-BF16 and AVX-512BW.
+        unsafe { paired(low, high) }
+    }
+
+    #[inline(always)]
+    fn narrow(self, first: __m512, second: __m512) -> __m512 {
+        if !PAIRS {
+            return pairs::narrow(self, first, second);
+        }
+        // SAFETY: `self` proves AVX-512-BF16.
+        unsafe { narrowed(first, second) }
+    }
+
+    #[inline(always)]
     fn prefetch(self, at: *const f32) {
         // SAFETY: every x86-64 processor has the instruction, and it reads nothing that a program can see.
         unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast()) }
@@ -182,4 +285,30 @@ impl Simd for Avx512 {
         // SAFETY: `self` proves AVX-512F; the caller promises `LANES` writable numbers.
         unsafe { _mm512_storeu_ps(to, vector) }
     }
+}
+
+#[inline]
+#[target_feature(enable = "avx512f,avx512bf16")]
+fn narrowed(first: __m512, second: __m512) -> __m512 {
+    // SAFETY: as many bits.
+    unsafe { std::mem::transmute(_mm512_cvtne2ps_pbh(second, first)) }
+}
+
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
+fn paired(low: __m512, high: __m512) -> __m512 {
+    /// Number `i` of the lower half, then number `i` of the upper half.
+    const INTERLEAVED: [i16; 32] = {
+        let mut order = [0; 32];
+        let mut i = 0;
+        while i < 32 {
+            order[i] = (i / 2 + i % 2 * 16) as i16;
+            i += 1;
+        }
+        order
+    };
+    // SAFETY: the order has 64 bytes.
+    let order = unsafe { _mm512_loadu_epi16(INTERLEAVED.as_ptr()) };
+    let halves = _mm512_castps_si512(narrowed(low, high));
+    _mm512_castsi512_ps(_mm512_permutexvar_epi16(order, halves))
 }

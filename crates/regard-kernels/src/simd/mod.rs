@@ -11,6 +11,8 @@
 )]
 
 #[cfg(target_arch = "x86_64")]
+mod amx;
+#[cfg(target_arch = "x86_64")]
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
@@ -19,13 +21,17 @@ mod dots;
 mod matrix;
 #[cfg(target_arch = "aarch64")]
 mod neon;
+mod pairs;
 mod panels;
 mod product;
 mod scalar;
 
+#[cfg(target_arch = "x86_64")]
+pub(crate) use amx::is_available as has_amx;
 pub use clock::product_time;
 pub(crate) use dots::Dots;
 pub(crate) use matrix::{Finish, Right, Start, Then, multiply, multiply_and_sum, product};
+pub(crate) use pairs::{BLOCK, PairProduct, Unit};
 pub(crate) use panels::{Panels, Side};
 pub(crate) use product::Product;
 
@@ -45,23 +51,38 @@ pub(crate) fn run<K: Kernel>(isa: Isa, kernel: K) -> K::Output {
     match isa {
         Isa::Scalar => scalar::Portable::<4, 6>.run(kernel),
         #[cfg(test)]
-        Isa::Wide => scalar::Portable::<16, 14>.run(kernel),
+        Isa::Wide | Isa::WidePairs => scalar::Portable::<16, 14>.run(kernel),
         #[cfg(target_arch = "x86_64")]
         Isa::Avx2 => avx2::Avx2::detect()
             .expect("the door has found it")
             .run(kernel),
         #[cfg(target_arch = "x86_64")]
-        Isa::Avx512 => avx512::Avx512::detect()
+        Isa::Avx512 | Isa::Avx512Bf16 | Isa::Amx => avx512::Avx512::<false>::detect()
             .expect("the door has found it")
             .run(kernel),
         #[cfg(not(target_arch = "x86_64"))]
-        Isa::Avx2 | Isa::Avx512 => unreachable!("the door has not found it"),
+        Isa::Avx2 | Isa::Avx512 | Isa::Avx512Bf16 | Isa::Amx => {
+            unreachable!("the door has not found it")
+        }
         #[cfg(target_arch = "aarch64")]
         Isa::Neon => neon::Neon::detect()
             .expect("the door has found it")
             .run(kernel),
         #[cfg(not(target_arch = "aarch64"))]
         Isa::Neon => unreachable!("the door has not found it"),
+    }
+}
+
+/// Runs a kernel that works on pairs of bf16, with the vectors of an instruction set that multiplies them.
+pub(crate) fn run_pairs<K: Kernel>(isa: Isa, kernel: K) -> K::Output {
+    match isa {
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx512Bf16 | Isa::Amx => avx512::Avx512::<true>::detect()
+            .expect("the door has found it")
+            .run(kernel),
+        #[cfg(test)]
+        Isa::WidePairs => scalar::Portable::<16, 14>.run(kernel),
+        _ => unreachable!("{isa} multiplies no pairs"),
     }
 }
 
@@ -100,13 +121,12 @@ pub(crate) trait Simd: Copy + Send + Sync {
     ) -> Self::Vector;
     /// Whether `a > b` anywhere.
     fn any_above(self, a: Self::Vector, b: Self::Vector) -> bool;
-    /// The bits of each number, shifted left by 23: its lowest eight bits become an exponent.
-    fn low_bits_as_exponent(self, a: Self::Vector) -> Self::Vector;
-
     /// The bits of each number and those of the other, exclusive or.
     fn xor(self, a: Self::Vector, b: Self::Vector) -> Self::Vector;
     /// The bits of each number, shifted right by `bits` (below 32); zeros come in.
     fn shift_right(self, a: Self::Vector, bits: u32) -> Self::Vector;
+    /// The bits of each number, shifted left by `bits` (below 32); zeros come in.
+    fn shift_left(self, a: Self::Vector, bits: u32) -> Self::Vector;
     /// The lower half of the product of the bits, as integers of 32 bits.
     fn multiply_bits(self, a: Self::Vector, b: Self::Vector) -> Self::Vector;
     /// The bits as an integer below 2²⁴, made a number.
@@ -116,6 +136,18 @@ pub(crate) trait Simd: Copy + Send + Sync {
 
     /// Transposes a block of `LANES × LANES`: `to[c · to_row + r] = from[r · from_row + c]`.
     fn transpose(self, from: &[f32], from_row: usize, to: &mut [f32], to_row: usize);
+
+    /// Each number of `low` and the one of `high`, rounded to bf16: a word for each lane.
+    #[inline(always)]
+    fn pair(self, low: Self::Vector, high: Self::Vector) -> Self::Vector {
+        pairs::pair(self, low, high)
+    }
+
+    /// The numbers of `first`, then those of `second`, rounded to bf16: a word for each two neighbours.
+    #[inline(always)]
+    fn narrow(self, first: Self::Vector, second: Self::Vector) -> Self::Vector {
+        pairs::narrow(self, first, second)
+    }
 
     /// Asks for the cache line at `at`, which is never read: any address will do.
     #[inline(always)]

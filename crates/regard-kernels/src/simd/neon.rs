@@ -109,12 +109,6 @@ impl Simd for Neon {
     }
 
     #[inline(always)]
-    fn low_bits_as_exponent(self, a: float32x4_t) -> float32x4_t {
-        // SAFETY: `self` proves NEON.
-        unsafe { vreinterpretq_f32_u32(vshlq_n_u32::<23>(vreinterpretq_u32_f32(a))) }
-    }
-
-    #[inline(always)]
     fn xor(self, a: float32x4_t, b: float32x4_t) -> float32x4_t {
         // SAFETY: `self` proves NEON.
         unsafe {
@@ -128,6 +122,15 @@ impl Simd for Neon {
         // SAFETY: `self` proves NEON. The instruction shifts left; a negative number shifts right.
         unsafe {
             let bits = vdupq_n_s32(-(bits as i32));
+            vreinterpretq_f32_u32(vshlq_u32(vreinterpretq_u32_f32(a), bits))
+        }
+    }
+
+    #[inline(always)]
+    fn shift_left(self, a: float32x4_t, bits: u32) -> float32x4_t {
+        // SAFETY: `self` proves NEON.
+        unsafe {
+            let bits = vdupq_n_s32(bits as i32);
             vreinterpretq_f32_u32(vshlq_u32(vreinterpretq_u32_f32(a), bits))
         }
     }

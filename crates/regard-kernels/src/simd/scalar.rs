@@ -91,11 +91,6 @@ impl<const LANES: usize, const ROWS: usize> Simd for Portable<LANES, ROWS> {
     }
 
     #[inline(always)]
-    fn low_bits_as_exponent(self, a: Self::Vector) -> Self::Vector {
-        a.map(|a| f32::from_bits(a.to_bits() << 23))
-    }
-
-    #[inline(always)]
     fn xor(self, a: Self::Vector, b: Self::Vector) -> Self::Vector {
         Self::map2(a, b, |a, b| f32::from_bits(a.to_bits() ^ b.to_bits()))
     }
@@ -103,6 +98,11 @@ impl<const LANES: usize, const ROWS: usize> Simd for Portable<LANES, ROWS> {
     #[inline(always)]
     fn shift_right(self, a: Self::Vector, bits: u32) -> Self::Vector {
         a.map(|a| f32::from_bits(a.to_bits() >> bits))
+    }
+
+    #[inline(always)]
+    fn shift_left(self, a: Self::Vector, bits: u32) -> Self::Vector {
+        a.map(|a| f32::from_bits(a.to_bits() << bits))
     }
 
     #[inline(always)]
