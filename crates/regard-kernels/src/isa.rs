@@ -14,7 +14,7 @@ pub enum Isa {
     Scalar,
     /// x86-64 with AVX2 and FMA: 8 numbers at a time.
     Avx2,
-    /// x86-64 with AVX-512F: 16 numbers at a time.
+    /// x86-64 with AVX-512F and AVX-512DQ: 16 numbers at a time.
     Avx512,
     /// x86-64 with AVX-512-BF16 (and AVX-512BW) besides: pairs of bf16 are multiplied as they are; f32 as with `Avx512`.
     Avx512Bf16,
@@ -98,7 +98,11 @@ impl Isa {
             #[cfg(target_arch = "x86_64")]
             Isa::Avx2 => is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma"),
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx512 => is_x86_feature_detected!("avx512f") && Isa::Avx2.is_available(),
+            Isa::Avx512 => {
+                is_x86_feature_detected!("avx512f")
+                    && is_x86_feature_detected!("avx512dq")
+                    && Isa::Avx2.is_available()
+            }
             #[cfg(target_arch = "x86_64")]
             Isa::Avx512Bf16 => {
                 is_x86_feature_detected!("avx512bf16")

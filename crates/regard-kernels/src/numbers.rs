@@ -101,6 +101,10 @@ impl<'a> Numbers<'a> {
         }))
     }
 
+    pub(crate) fn is_bf16(&self) -> bool {
+        matches!(self.stored, Stored::Bf16(_))
+    }
+
     pub(crate) fn at(&self, batch: usize, head: usize, row: usize, column: usize) -> f64 {
         let (first, row) = self.place(batch, row);
         let at = [first, head, row, column];
@@ -168,6 +172,24 @@ impl<'a> Head<'a> {
             }
             _ => None,
         }
+    }
+
+    /// The first of `rows`, as many as lie in one place, if they are bf16 with neighbours side by side.
+    #[inline(always)]
+    pub(crate) fn bf16_rows(&self, rows: Range<usize>) -> Option<ArrayView2<'a, bf16>> {
+        let Stored::Bf16(view) = self.numbers.stored else {
+            return None;
+        };
+        if view.strides()[3] != 1 && self.width() > 1 {
+            return None;
+        }
+        let (first, start) = self.numbers.place(self.batch, rows.start);
+        let here = match self.numbers.pages {
+            Some(_) => self.numbers.page_size() - start,
+            None => rows.len(),
+        };
+        let end = start + rows.len().min(here);
+        Some(view.slice_move(s![first, self.head, start..end, ..]))
     }
 
     /// Rows one after the other: where they lie if they lie so, or else copied into `room`.

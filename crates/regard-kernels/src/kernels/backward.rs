@@ -18,6 +18,8 @@ use std::ops::Range;
 
 use ndarray::{Array4, ArrayView3, ArrayViewMut3, ArrayViewMut4, Axis, s};
 
+use super::arithmetic::Arithmetic;
+use super::backward_in_pairs::{self, InPairs};
 use super::pairs::{Into, KEYS, Pairs, QUERIES, QueryBlock, STEP};
 use super::score_gradients;
 use super::sink_gradient::sink_gradient;
@@ -28,7 +30,7 @@ use crate::Isa;
 use crate::numbers::Numbers;
 use crate::problem::Problem;
 use crate::results::{GradientsMut, OptionGradients};
-use crate::simd::{self, Kernel, Product, Simd};
+use crate::simd::{self, Kernel, Product, Simd, Unit};
 
 /// With as many heads as this, a task is a whole head.
 const HEADS_ENOUGH: usize = 16;
@@ -165,26 +167,37 @@ fn pass<'p>(
             }
         }
     }
-    let room = room_sizes(problem).into_iter().map(lines).sum();
+    let in_pairs = Arithmetic::is_in_pairs(isa, problem);
+    let room = match in_pairs {
+        false => room_sizes(problem).into_iter().map(lines).sum(),
+        true => backward_in_pairs::room(problem),
+    };
     let operations = 4 * batch * heads * queries.len() * keys * (head_dim + value_dim);
     super::for_each(tasks, operations, |part| {
-        with_room(room, |room| simd::run(isa, (part, room)));
+        with_room(room, |room| match in_pairs {
+            false => simd::run(isa, (part, room)),
+            true => {
+                let unit = Unit::of(isa);
+                let unit = &unit;
+                simd::run_pairs(isa, InPairs { unit, part, room });
+            }
+        });
     });
 }
 
 /// Some keys of one key head, and the queries that read it.
-struct Part<'a, 'p> {
-    problem: &'a Problem<'p>,
-    known: &'a Known<'p, f32>,
-    batch: usize,
-    kv_head: usize,
-    keys: Range<usize>,
-    queries: Range<usize>,
+pub(super) struct Part<'a, 'p> {
+    pub(super) problem: &'a Problem<'p>,
+    pub(super) known: &'a Known<'p, f32>,
+    pub(super) batch: usize,
+    pub(super) kv_head: usize,
+    pub(super) keys: Range<usize>,
+    pub(super) queries: Range<usize>,
     /// `[group, queries, head_dim]`; none if there are no queries.
-    dq: Option<ArrayViewMut3<'a, f32>>,
-    begin: bool,
-    dk: &'a mut [f32],
-    dv: &'a mut [f32],
+    pub(super) dq: Option<ArrayViewMut3<'a, f32>>,
+    pub(super) begin: bool,
+    pub(super) dk: &'a mut [f32],
+    pub(super) dv: &'a mut [f32],
 }
 
 /// In room for [`room_sizes`].

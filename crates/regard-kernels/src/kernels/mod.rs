@@ -7,7 +7,9 @@
 //! What is split over the threads depends on the lengths alone, never on the number of threads, and each result is
 //! summed by one task in a fixed order: so results are bit-identical for any number of threads.
 
+mod arithmetic;
 mod backward;
+mod backward_in_pairs;
 mod decode;
 pub(crate) mod double;
 mod dropout;
@@ -21,6 +23,7 @@ mod sink_gradient;
 mod softcap;
 mod tiles;
 pub(crate) mod weights;
+mod words;
 
 pub(crate) use backward::{Known, Wanted, backward};
 pub use peak::peak;

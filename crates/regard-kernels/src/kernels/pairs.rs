@@ -5,6 +5,7 @@ use std::ops::Range;
 
 use ndarray::s;
 
+use super::arithmetic::{Arithmetic, Left};
 use super::backward::Known;
 use super::exponential::exp2;
 use super::scores::Block;
@@ -276,8 +277,9 @@ impl Kernel for Panel<'_, '_> {
         let q_t = (from(queries.q_t, lane), STEP);
         let tile = block.scores(
             simd,
+            Arithmetic::F32,
             problem,
-            k,
+            Left::rows(k, problem.q.dim().3),
             q_t,
             (&mut weights[lane..], STEP, panel),
             slopes.as_deref_mut().map(|slopes| &mut slopes[lane..]),

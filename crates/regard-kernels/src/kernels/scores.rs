@@ -5,11 +5,12 @@ use std::ops::Range;
 
 use ndarray::{ArrayView2, s};
 
+use super::arithmetic::{Arithmetic, Left, multiply};
 use super::softcap::soft_cap;
 use crate::mask::Tile;
 use crate::numbers::Head;
 use crate::problem::Problem;
-use crate::simd::{Kernel, Product, Simd};
+use crate::simd::{Kernel, Simd};
 
 /// Which queries of which head meet which keys.
 #[derive(Clone)]
@@ -24,20 +25,23 @@ impl Block {
     /// Writes the scores of the block, in units of log₂: `into[j · into_row + i] = log₂e · s_ij`, −∞ where a pair is
     /// not visible. An empty block is not written.
     ///
-    /// `k` holds the keys of the block; `q_t` the queries, transposed, `[head_dim, step]`, and already multiplied
-    /// by scale · log₂e; `width` is the number of queries rounded up to whole vectors. With a softcap, `slopes` gets
-    /// the derivative of the cap at each score, laid out as `into`.
+    /// `k` holds the keys of the block; `q_t` the queries, transposed, `[head_dim, step]`; `width` is the number of queries
+    /// rounded up to whole vectors. In f32 the queries are already multiplied by scale · log₂e; in pairs they are as they
+    /// came, and the scores are still to be multiplied by [`Arithmetic::factor`]. With a softcap, `slopes` gets the derivative of the cap at each score, laid
+    /// out as `into`.
     #[inline(always)]
     pub(super) fn scores<S: Simd>(
         &self,
         simd: S,
+        arithmetic: Arithmetic<'_>,
         problem: &Problem<'_>,
-        k: &[f32],
+        k: Left<'_>,
         q_t: (&[f32], usize),
         into: (&mut [f32], usize, usize),
         slopes: Option<&mut [f32]>,
     ) -> Tile {
         simd.run(Scores {
+            arithmetic,
             block: self,
             problem,
             k,
@@ -196,9 +200,10 @@ impl Block {
 
 /// A call of [`Block::scores`]. Out of line, as a product is: it is compiled once for each instruction set.
 struct Scores<'r, 'p> {
+    arithmetic: Arithmetic<'r>,
     block: &'r Block,
     problem: &'r Problem<'p>,
-    k: &'r [f32],
+    k: Left<'r>,
     q_t: (&'r [f32], usize),
     into: (&'r mut [f32], usize, usize),
     slopes: Option<&'r mut [f32]>,
@@ -210,10 +215,11 @@ impl Kernel for Scores<'_, '_> {
     #[inline(always)]
     fn call<S: Simd>(self, simd: S) -> Tile {
         let Scores {
+            arithmetic,
             block,
             problem,
             k,
-            q_t: (q_t, step),
+            q_t,
             into: (into, into_row, width),
             slopes,
         } = self;
@@ -227,19 +233,23 @@ impl Kernel for Scores<'_, '_> {
             return tile;
         }
         let head_dim = problem.q.dim().3;
-        simd.run(Product {
-            rows: block.keys.len(),
-            columns: width,
-            depth: head_dim,
-            left: k,
-            left_row: head_dim,
-            left_step: 1,
-            right: q_t,
-            right_step: step,
-            into,
-            into_row,
-            add: false,
-        });
+        multiply(
+            simd,
+            arithmetic,
+            [block.keys.len(), width, head_dim],
+            k,
+            q_t,
+            (&mut *into, into_row),
+            false,
+        );
+        if matches!(arithmetic, Arithmetic::Pairs(_)) && arithmetic.factor(problem) == 1.0 {
+            let factor = simd.splat(problem.scale as f32 * LOG2_E);
+            for row in into.chunks_mut(into_row).take(block.keys.len()) {
+                for scores in row[..width].chunks_exact_mut(S::LANES) {
+                    simd.store(simd.mul(simd.load(scores), factor), scores);
+                }
+            }
+        }
         if let Some(cap) = problem.softcap {
             let size = (block.keys.len(), width);
             soft_cap(simd, cap as f32, size, (&mut *into, into_row), slopes);

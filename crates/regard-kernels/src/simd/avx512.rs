@@ -1,4 +1,4 @@
-//! x86-64 with AVX-512F: 16 numbers in a register, 32 registers; and what AVX-512-BF16 adds.
+//! x86-64 with AVX-512F and DQ: 16 numbers in a register, 32 registers; and what AVX-512-BF16 adds.
 
 use std::arch::x86_64::*;
 
@@ -7,8 +7,8 @@ use super::pairs::{self, BLOCK, Tile};
 use super::{Kernel, Simd};
 use crate::Isa;
 
-/// Proof that this processor has AVX-512F, AVX2 and FMA, and, if `PAIRS`, AVX-512-BF16 and AVX-512BW: `detect` is the only
-/// way to get one.
+/// Proof that this processor has AVX-512F and DQ, AVX2 and FMA, and, if `PAIRS`, AVX-512-BF16 and AVX-512BW: `detect` is
+/// the only way to get one.
 #[derive(Clone, Copy)]
 pub(crate) struct Avx512<const PAIRS: bool>(());
 
@@ -97,12 +97,12 @@ impl<const PAIRS: bool> Simd for Avx512<PAIRS> {
     #[inline(always)]
     fn run<K: Kernel>(self, kernel: K) -> K::Output {
         #[inline(never)]
-        #[target_feature(enable = "avx512f,avx2,fma")]
+        #[target_feature(enable = "avx512f,avx512dq,avx2,fma")]
         fn enter<S: Simd, K: Kernel>(simd: S, kernel: K) -> K::Output {
             kernel.call(simd)
         }
         #[inline(never)]
-        #[target_feature(enable = "avx512f,avx512bw,avx512bf16,avx2,fma")]
+        #[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512bf16,avx2,fma")]
         fn enter_pairs<S: Simd, K: Kernel>(simd: S, kernel: K) -> K::Output {
             kernel.call(simd)
         }
@@ -248,6 +248,19 @@ impl<const PAIRS: bool> Simd for Avx512<PAIRS> {
                 to_row,
             );
         }
+    }
+
+    #[inline(always)]
+    fn whole_and_rest(self, x: __m512) -> (__m512, __m512) {
+        // SAFETY: `self` proves AVX-512DQ.
+        let rest = unsafe { _mm512_reduce_ps::<0>(x) };
+        (self.sub(x, rest), rest)
+    }
+
+    #[inline(always)]
+    fn times_power(self, a: __m512, whole: __m512) -> __m512 {
+        // SAFETY: `self` proves AVX-512F.
+        unsafe { _mm512_scalef_ps(a, whole) }
     }
 
     #[inline(always)]

@@ -31,11 +31,15 @@ pub(crate) use amx::is_available as has_amx;
 pub use clock::product_time;
 pub(crate) use dots::Dots;
 pub(crate) use matrix::{Finish, Right, Start, Then, multiply, multiply_and_sum, product};
-pub(crate) use pairs::{BLOCK, PairProduct, Unit};
+pub(crate) use pairs::{BLOCK, PairProduct, Unit, word};
 pub(crate) use panels::{Panels, Side};
 pub(crate) use product::Product;
 
 use crate::Isa;
+
+/// 1.5 · 2²³ + 127: adding it rounds a number to an integer and leaves that integer, with the bias of an exponent, in
+/// the lowest bits.
+const ROUND: f32 = 12_582_912.0 + 127.0;
 
 /// A computation that is written once, for every instruction set.
 ///
@@ -136,6 +140,22 @@ pub(crate) trait Simd: Copy + Send + Sync {
 
     /// Transposes a block of `LANES × LANES`: `to[c · to_row + r] = from[r · from_row + c]`.
     fn transpose(self, from: &[f32], from_row: usize, to: &mut [f32], to_row: usize);
+
+    /// `x` as an integer, in the form that [`Simd::times_power`] takes, and what is left of it, from −½ to ½. What lies below
+    /// −127 counts as −127; a NaN is left over.
+    #[inline(always)]
+    fn whole_and_rest(self, x: Self::Vector) -> (Self::Vector, Self::Vector) {
+        // `max` gives its second argument where either is NaN, so a NaN stays one.
+        let x = self.max(self.splat(-127.0), x);
+        let shifted = self.add(x, self.splat(ROUND));
+        (shifted, self.sub(x, self.sub(shifted, self.splat(ROUND))))
+    }
+
+    /// `a · 2^whole`, where that is no larger than 2¹²⁷; 0 below 2⁻¹²⁶.
+    #[inline(always)]
+    fn times_power(self, a: Self::Vector, whole: Self::Vector) -> Self::Vector {
+        self.mul(a, self.shift_left(whole, 23))
+    }
 
     /// Each number of `low` and the one of `high`, rounded to bf16: a word for each lane.
     #[inline(always)]

@@ -103,43 +103,28 @@ impl Kernel for PairProduct<'_> {
         );
         assert!((left_rows - 1) * self.left_row + self.pairs <= self.left.len());
         assert!((self.pairs - 1) * self.right_row + right_columns <= self.right.len());
-        // Whole blocks go where they belong; those at the edges through this, two blocks a side.
-        let mut edge = [0.0; 4 * BLOCK * BLOCK];
         for column in (0..columns).step_by(2 * BLOCK) {
             let across = (columns - column).min(2 * BLOCK);
             for row in (0..rows).step_by(2 * BLOCK) {
                 let down = (rows - row).min(2 * BLOCK);
-                let blocks = (down.div_ceil(BLOCK), across.div_ceil(BLOCK));
-                let whole = down.is_multiple_of(BLOCK) && across.is_multiple_of(BLOCK);
-                let at = row * self.into_row + column;
-                if !whole && self.add {
-                    for (r, edge) in edge.chunks_exact_mut(2 * BLOCK).take(down).enumerate() {
-                        edge[..across]
-                            .copy_from_slice(&self.into[at + r * self.into_row..][..across]);
-                    }
-                }
-                let (into, into_row) = match whole {
-                    true => (self.into[at..].as_mut_ptr(), self.into_row),
-                    false => (edge.as_mut_ptr(), 2 * BLOCK),
-                };
+                let into = &mut self.into[row * self.into_row + column..];
                 let tile = Tile {
                     left: self.left[row * self.left_row..].as_ptr(),
                     left_row: self.left_row,
                     right: self.right[column..].as_ptr(),
                     right_row: self.right_row,
-                    into,
-                    into_row,
+                    into: into.as_mut_ptr(),
+                    into_row: self.into_row,
                     steps: self.pairs / BLOCK,
                     add: self.add,
                 };
-                // SAFETY: whole blocks of rows and columns lie inside both sides, as asserted above, and inside the result
-                // or the edge.
-                unsafe { tile.multiply(simd, self.unit, blocks) };
-                if !whole {
-                    for (r, edge) in edge.chunks_exact(2 * BLOCK).take(down).enumerate() {
-                        self.into[at + r * self.into_row..][..across]
-                            .copy_from_slice(&edge[..across]);
-                    }
+                if down.is_multiple_of(BLOCK) && across.is_multiple_of(BLOCK) {
+                    // SAFETY: whole blocks of rows and columns lie inside both sides and inside the result, as asserted
+                    // above.
+                    unsafe { tile.multiply(simd, self.unit, (down / BLOCK, across / BLOCK)) };
+                } else {
+                    // SAFETY: likewise for the sides.
+                    unsafe { tile.multiply_edge(simd, self.unit, (down, across), into) };
                 }
             }
         }
@@ -161,6 +146,36 @@ impl Tile {
                 Unit::Dots(dots) => dots.multiply_pairs(self, blocks),
                 Unit::Widened => self.widened(simd, blocks),
             }
+        }
+    }
+
+    /// A tile that is not whole, through one that is: nothing of `into` beyond `down` rows and `across` columns is touched.
+    ///
+    /// # Safety
+    /// As [`Tile::multiply`] for the sides.
+    #[inline(never)]
+    unsafe fn multiply_edge<S: Simd>(
+        mut self,
+        simd: S,
+        unit: &Unit,
+        (down, across): (usize, usize),
+        into: &mut [f32],
+    ) {
+        let mut whole = [0.0; 4 * BLOCK * BLOCK];
+        if self.add {
+            let rows = into.chunks(self.into_row).take(down);
+            for (whole, into) in whole.chunks_exact_mut(2 * BLOCK).zip(rows) {
+                whole[..across].copy_from_slice(&into[..across]);
+            }
+        }
+        let into_row = std::mem::replace(&mut self.into_row, 2 * BLOCK);
+        self.into = whole.as_mut_ptr();
+        let blocks = (down.div_ceil(BLOCK), across.div_ceil(BLOCK));
+        // SAFETY: promised for the sides; the result has room for two blocks either way.
+        unsafe { self.multiply(simd, unit, blocks) };
+        let rows = into.chunks_mut(into_row).take(down);
+        for (whole, into) in whole.chunks_exact(2 * BLOCK).zip(rows) {
+            into[..across].copy_from_slice(&whole[..across]);
         }
     }
 

@@ -1,0 +1,246 @@
+//! What the products of attention are computed in: f32, or bf16 summed in f32.
+//!
+//! The algorithms are the same. What differs is how the sides of a product lie: f32 on the left is read number by number,
+//! in rows or in columns, so nothing is packed; bf16 comes in pairs of steps (see [`PairProduct`]), and is packed block by
+//! block, which is rare beside the work on it.
+
+use std::f32::consts::LOG2_E;
+use std::ops::Range;
+
+use super::tiles::{LINE, all_finite, from, lines, transpose};
+use super::words;
+use crate::Isa;
+use crate::numbers::Head;
+use crate::problem::Problem;
+use crate::simd::{self, BLOCK, Kernel, PairProduct, Product, Simd, Unit};
+
+/// Steps of the depth that are multiplied together.
+pub(super) const PAIRED: usize = 2 * BLOCK;
+
+#[derive(Clone, Copy)]
+pub(super) enum Arithmetic<'u> {
+    F32,
+    Pairs(&'u Unit),
+}
+
+impl<'u> Arithmetic<'u> {
+    /// Pairs where the instruction set multiplies them and everything is bf16 already; f32 otherwise.
+    pub(super) fn is_in_pairs(isa: Isa, problem: &Problem<'_>) -> bool {
+        let sides = [&problem.q, &problem.k, &problem.v];
+        isa.multiplies_bf16() && sides.iter().all(|side| side.is_bf16())
+    }
+
+    /// What multiplies pairs on this thread, if they are multiplied.
+    pub(super) fn unit(isa: Isa, problem: &Problem<'_>) -> Option<Unit> {
+        Self::is_in_pairs(isa, problem).then(|| Unit::of(isa))
+    }
+
+    pub(super) fn with(unit: &'u Option<Unit>) -> Self {
+        match unit {
+            Some(unit) => Arithmetic::Pairs(unit),
+            None => Arithmetic::F32,
+        }
+    }
+
+    /// Compiles `kernel` for the vectors of this arithmetic, and runs it.
+    pub(super) fn run<K: Kernel>(self, isa: Isa, kernel: K) -> K::Output {
+        match self {
+            Arithmetic::F32 => simd::run(isa, kernel),
+            Arithmetic::Pairs(_) => simd::run_pairs(isa, kernel),
+        }
+    }
+
+    /// What the scores of a block are still to be multiplied by: in f32 the queries have been. In pairs they cannot be without
+    /// rounding them again, so it is left to whoever reads the scores, unless something is added to them first.
+    pub(super) fn factor(self, problem: &Problem<'_>) -> f32 {
+        let factor = problem.scale as f32 * LOG2_E;
+        let alone = problem.softcap.is_none() && problem.bias.is_none() && problem.slopes.is_none();
+        match self {
+            Arithmetic::Pairs(_) if alone && factor > 0.0 => factor,
+            _ => 1.0,
+        }
+    }
+
+    /// The keys of `block` from which `seen` is multiplied: all of it, and as many more as whole steps need.
+    pub(super) fn whole_steps(self, seen: Range<usize>, block: &Range<usize>) -> Range<usize> {
+        match self {
+            Arithmetic::F32 => seen,
+            Arithmetic::Pairs(_) if seen.is_empty() => seen,
+            Arithmetic::Pairs(_) => {
+                let steps = |key: usize| key - block.start;
+                let start = block.start + steps(seen.start) / PAIRED * PAIRED;
+                let end = block.start + steps(seen.end).next_multiple_of(PAIRED);
+                start..end.min(block.end)
+            }
+        }
+    }
+
+    /// Rows of a head as the left side of a product, `[rows, width]`; in `room` for [`rows_room`].
+    #[inline(always)]
+    pub(super) fn rows<'a: 'r, 'r, S: Simd>(
+        self,
+        simd: S,
+        head: &Head<'a>,
+        rows: Range<usize>,
+        room: &'r mut [f32],
+    ) -> Left<'r> {
+        match self {
+            Arithmetic::F32 => Left::rows(head.dense_rows(rows, room), head.width()),
+            Arithmetic::Pairs(_) => {
+                let row = words::width(head.width());
+                let (spare, room) = room.split_at_mut(words::spare(head.width()));
+                words::rows(simd, head, rows, &mut *room, row, spare);
+                Left::rows(room, row)
+            }
+        }
+    }
+
+    /// Rows of a head, transposed, as the left side of a product, `[width, rows]`; in `room` for [`turned_room`].
+    #[inline(always)]
+    pub(super) fn turned<'a: 'r, 'r, S: Simd>(
+        self,
+        simd: S,
+        head: &Head<'a>,
+        rows: Range<usize>,
+        room: &'r mut [f32],
+    ) -> Left<'r> {
+        match self {
+            Arithmetic::F32 => Left::turned(head.dense_rows(rows, room), head.width()),
+            Arithmetic::Pairs(_) => {
+                let (width, pairs) = (lines(head.width()), words::width(rows.len()));
+                let (spare, room) = room.split_at_mut(words::spare(head.width()));
+                let (in_pairs, turned) = room.split_at_mut(width * pairs);
+                words::pairs_of_rows(simd, head, rows, in_pairs, width, spare);
+                transpose(simd, in_pairs, width, (pairs, width), turned, pairs);
+                Left::rows(&turned[..width * pairs], pairs)
+            }
+        }
+    }
+}
+
+/// The numbers of room for [`Arithmetic::rows`].
+pub(super) fn rows_room(rows: usize, width: usize) -> usize {
+    words::spare(width) + rows * width.max(words::width(width))
+}
+
+/// The numbers of room for [`Arithmetic::turned`].
+pub(super) fn turned_room(rows: usize, width: usize) -> usize {
+    words::spare(width) + lines(width) * rows.next_multiple_of(PAIRED)
+}
+
+/// The left side of a product. In f32, `left[r][p]` is `values[r · row + p · step]`; in pairs `step` is 1, and the word at
+/// `values[r · row + p]` holds steps `2p` and `2p + 1`.
+#[derive(Clone, Copy)]
+pub(super) struct Left<'r> {
+    values: &'r [f32],
+    row: usize,
+    step: usize,
+}
+
+impl<'r> Left<'r> {
+    pub(super) fn rows(values: &'r [f32], row: usize) -> Self {
+        Left {
+            values,
+            row,
+            step: 1,
+        }
+    }
+
+    /// Of f32: the columns of `values` are the rows.
+    pub(super) fn turned(values: &'r [f32], step: usize) -> Self {
+        Left {
+            values,
+            row: 1,
+            step,
+        }
+    }
+
+    #[inline(always)]
+    pub(super) fn rows_from(self, rows: usize) -> Self {
+        Left {
+            values: from(self.values, rows * self.row),
+            ..self
+        }
+    }
+
+    /// From a step on; in pairs, from one of [`PAIRED`] steps.
+    #[inline(always)]
+    pub(super) fn steps_from(self, arithmetic: Arithmetic<'_>, steps: usize) -> Self {
+        let skipped = match arithmetic {
+            Arithmetic::F32 => steps * self.step,
+            Arithmetic::Pairs(_) => steps / 2,
+        };
+        Left {
+            values: from(self.values, skipped),
+            ..self
+        }
+    }
+
+    /// `left[r][p]` as a number.
+    #[inline(always)]
+    pub(super) fn at(&self, arithmetic: Arithmetic<'_>, row: usize, step: usize) -> f32 {
+        match arithmetic {
+            Arithmetic::F32 => self.values[row * self.row + step * self.step],
+            Arithmetic::Pairs(_) => words::half(self.values[row * self.row + step / 2], step % 2),
+        }
+    }
+
+    /// Whether all of `rows` × `depth` is finite.
+    pub(super) fn is_finite(&self, arithmetic: Arithmetic<'_>, rows: usize, depth: usize) -> bool {
+        match arithmetic {
+            Arithmetic::F32 => all_finite(&self.values[..rows * depth]), // dense, one way or the other
+            Arithmetic::Pairs(_) => (0..rows).all(|row| {
+                let pairs = depth.div_ceil(2);
+                words::all_finite(&self.values[row * self.row..][..pairs])
+            }),
+        }
+    }
+}
+
+/// `into[r][c] (+)= Σ_p left[r][p] · right[p][c]` for `[rows, columns, depth]`. The rows of `right` and of `into` are as far
+/// apart as the second numbers say; in pairs, a row of `right` holds two steps, and both sides are 0 from the depth up to
+/// whole steps of [`PAIRED`].
+#[inline(always)]
+pub(super) fn multiply<S: Simd>(
+    simd: S,
+    arithmetic: Arithmetic<'_>,
+    [rows, columns, depth]: [usize; 3],
+    left: Left<'_>,
+    (right, right_row): (&[f32], usize),
+    (into, into_row): (&mut [f32], usize),
+    add: bool,
+) {
+    match arithmetic {
+        Arithmetic::F32 => simd.run(Product {
+            rows,
+            columns,
+            depth,
+            left: left.values,
+            left_row: left.row,
+            left_step: left.step,
+            right,
+            right_step: right_row,
+            into,
+            into_row,
+            add,
+        }),
+        Arithmetic::Pairs(unit) => simd.run(PairProduct {
+            unit,
+            rows,
+            columns,
+            pairs: words::width(depth),
+            left: left.values,
+            left_row: left.row,
+            right,
+            right_row,
+            into,
+            into_row,
+            add,
+        }),
+    }
+}
+
+const _: () = assert!(
+    LINE == BLOCK,
+    "what is padded to whole lines is padded to whole blocks"
+);

@@ -1,0 +1,182 @@
+//! Rows of numbers as pairs of bf16, a word of 32 bits each, in the two layouts of [`PairProduct`](crate::simd::PairProduct).
+
+use std::ops::Range;
+
+use half::bf16;
+use ndarray::ArrayView1;
+
+use crate::numbers::Head;
+use crate::simd::{BLOCK, Simd, word};
+
+/// The longest row of a block of weights.
+const ROW: usize = 64;
+
+/// Words that `steps` numbers take: pairs, in whole blocks.
+pub(super) const fn width(steps: usize) -> usize {
+    steps.div_ceil(2).next_multiple_of(BLOCK)
+}
+
+/// Numbers of room that rows of other numbers than bf16 are widened in: two of them.
+pub(super) fn spare(width: usize) -> usize {
+    2 * width.next_multiple_of(2 * BLOCK)
+}
+
+/// Neighbours of a row side by side, `[rows, into_row]`; zeros to the right and below.
+#[inline(always)]
+pub(super) fn rows<S: Simd>(
+    simd: S,
+    head: &Head<'_>,
+    rows: Range<usize>,
+    into: &mut [f32],
+    into_row: usize,
+    spare: &mut [f32],
+) {
+    if into_row == 0 {
+        return;
+    }
+    let (filled, rest) = into.split_at_mut(rows.len() * into_row);
+    rest.fill(0.0);
+    let mut row = rows.start;
+    let mut filled = filled.chunks_exact_mut(into_row);
+    while row < rows.end {
+        let Some(part) = head.bf16_rows(row..rows.end) else {
+            for (row, into) in (row..rows.end).zip(filled) {
+                let widened = &mut spare[..2 * into_row];
+                head.copy_rows(row..row + 1, 1.0, widened, 2 * into_row);
+                narrow_row(simd, 1.0, widened, into);
+            }
+            return;
+        };
+        for (numbers, into) in part.outer_iter().zip(&mut filled) {
+            let (pairs, last) = slice(&numbers).as_chunks::<2>();
+            let (words, padding) = into.split_at_mut(pairs.len());
+            for (into, &[low, high]) in words.iter_mut().zip(pairs) {
+                *into = word(low, high);
+            }
+            padding.fill(0.0);
+            if let Some(&last) = last.first() {
+                padding[0] = word(last, bf16::ZERO);
+            }
+        }
+        row += part.nrows();
+    }
+}
+
+fn slice<'a>(row: &ArrayView1<'a, bf16>) -> &'a [bf16] {
+    row.to_slice().expect("neighbours lie side by side")
+}
+
+/// `into = factor · row`, rounded; whole vectors, twice as many numbers as words.
+#[inline(always)]
+pub(super) fn narrow_row<S: Simd>(simd: S, factor: f32, row: &[f32], into: &mut [f32]) {
+    let words = into.chunks_exact_mut(S::LANES);
+    let factor = simd.splat(factor);
+    for (numbers, into) in row.chunks_exact(2 * S::LANES).zip(words) {
+        let (first, second) = numbers.split_at(S::LANES);
+        let [first, second] = [first, second].map(|half| simd.mul(factor, simd.load(half)));
+        simd.store(simd.narrow(first, second), into);
+    }
+}
+
+/// Each two rows interleaved, `[pairs of rows, columns]`; zeros to the right and below.
+#[inline(always)]
+pub(super) fn pairs_of_rows<S: Simd>(
+    simd: S,
+    head: &Head<'_>,
+    rows: Range<usize>,
+    into: &mut [f32],
+    columns: usize,
+    spare: &mut [f32],
+) {
+    if columns == 0 {
+        return;
+    }
+    let (filled, rest) = into.split_at_mut(rows.len().div_ceil(2) * columns);
+    rest.fill(0.0);
+    let width = head.width();
+    let mut row = 0;
+    while row < rows.len() {
+        let Some(part) = head.bf16_rows(rows.start + row..rows.end) else {
+            for (first, into) in rows
+                .clone()
+                .step_by(2)
+                .zip(filled.chunks_exact_mut(columns))
+            {
+                let widened = &mut spare[..2 * columns];
+                head.copy_rows(first..rows.end.min(first + 2), 1.0, widened, columns);
+                let (low, high) = widened.split_at(columns);
+                pair_rows(simd, low, high, into);
+            }
+            return;
+        };
+        // The first of two rows is written as it is, with zeros above; the second is put on top of it.
+        for (i, numbers) in (row..).zip(part.outer_iter()) {
+            let (words, padding) = filled[i / 2 * columns..][..columns].split_at_mut(width);
+            if i % 2 == 0 {
+                padding.fill(0.0);
+                for (into, &low) in words.iter_mut().zip(slice(&numbers)) {
+                    *into = word(low, bf16::ZERO);
+                }
+            } else {
+                for (into, &high) in words.iter_mut().zip(slice(&numbers)) {
+                    *into = f32::from_bits(into.to_bits() | u32::from(high.to_bits()) << 16);
+                }
+            }
+        }
+        row += part.nrows();
+    }
+}
+
+/// `into[c]` holds `low[c]` and `high[c]`, rounded; whole vectors.
+#[inline(always)]
+pub(super) fn pair_rows<S: Simd>(simd: S, low: &[f32], high: &[f32], into: &mut [f32]) {
+    let words = into.chunks_exact_mut(S::LANES);
+    let both = low.chunks_exact(S::LANES).zip(high.chunks_exact(S::LANES));
+    for ((low, high), into) in both.zip(words) {
+        simd.store(simd.pair(simd.load(low), simd.load(high)), into);
+    }
+}
+
+/// A block of numbers, `[keys, row]`, in pairs of keys; zeros up to whole blocks of pairs.
+#[inline(always)]
+pub(super) fn of_block<S: Simd>(
+    simd: S,
+    keys: usize,
+    row: usize,
+    weights: &[f32],
+    into: &mut [f32],
+) {
+    let into = &mut into[..width(keys) * row];
+    let (filled, rest) = into.split_at_mut(keys.div_ceil(2) * row);
+    rest.fill(0.0);
+    let pairs = weights[..keys * row].chunks_exact(2 * row);
+    let low = pairs.remainder();
+    if !low.is_empty() {
+        let last = filled.len() - row;
+        pair_rows(simd, low, &[0.0; ROW], &mut filled[last..]);
+    }
+    for (pair, into) in pairs.zip(filled.chunks_exact_mut(row)) {
+        let (low, high) = pair.split_at(row);
+        pair_rows(simd, low, high, into);
+    }
+}
+
+/// The lower half of a word (0), or the upper one, as a number.
+#[inline(always)]
+pub(super) fn half(word: f32, which: usize) -> f32 {
+    let bits = word.to_bits();
+    f32::from_bits(if which == 0 {
+        bits << 16
+    } else {
+        bits & 0xffff_0000
+    })
+}
+
+/// Whether both halves of every word are finite.
+pub(super) fn all_finite(words: &[f32]) -> bool {
+    const EXPONENT: u32 = 0x7f80;
+    words.iter().all(|word| {
+        let bits = word.to_bits();
+        bits & EXPONENT != EXPONENT && (bits >> 16) & EXPONENT != EXPONENT
+    })
+}
