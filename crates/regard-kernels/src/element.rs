@@ -1,7 +1,7 @@
 //! What kinds of numbers attention is computed on.
 
 use half::{bf16, f16};
-use ndarray::{Array4, ArrayView4, ArrayViewMut2, ArrayViewMut3, ArrayViewMut4, Zip};
+use ndarray::{ArrayView4, ArrayViewMut2, ArrayViewMut3, ArrayViewMut4};
 
 use crate::Isa;
 use crate::kernels::{self, Known, RowsMut, Wanted};
@@ -155,19 +155,16 @@ macro_rules! computed_in_f32 {
                 wanted: Wanted,
                 into: GradientsMut<'_, Self>,
             ) -> OptionGradients<Self> {
-                let options = |sums: GradientsMut<'_, f32>| {
-                    let OptionGradients {
-                        bias,
-                        sinks,
-                        slopes,
-                    } = kernels::backward(isa, problem, known, wanted, sums);
-                    OptionGradients {
-                        bias,
-                        sinks,
-                        slopes,
-                    }
-                };
-                $backward(into, options)
+                let OptionGradients {
+                    bias,
+                    sinks,
+                    slopes,
+                } = $backward(isa, problem, known, wanted, into);
+                OptionGradients {
+                    bias,
+                    sinks,
+                    slopes,
+                }
             }
             fn key_sums<'p>(
                 isa: Isa,
@@ -203,7 +200,7 @@ computed_in_f32!(
     Bf16,
     bf16::from_f32,
     bf16::from_f64,
-    backward_in_sums
+    kernels::backward_into
 );
 computed_in_f32!(
     f16,
@@ -211,40 +208,20 @@ computed_in_f32!(
     F16,
     f16::from_f32,
     f16::from_f64,
-    backward_in_sums
+    kernels::backward_into
 );
 
 /// The sums are the results, where these are in standard layout.
-fn backward_in_place(
+fn backward_in_place<'p>(
+    isa: Isa,
+    problem: &Problem<'p>,
+    known: &Known<'p, f32>,
+    wanted: Wanted,
     into: GradientsMut<'_, f32>,
-    backward: impl Fn(GradientsMut<'_, f32>) -> OptionGradients<f32>,
 ) -> OptionGradients<f32> {
-    if [&into.q, &into.k, &into.v]
-        .iter()
-        .all(|into| into.is_standard_layout())
-    {
-        backward(into)
-    } else {
-        backward_in_sums(into, backward)
+    let results = [&into.q, &into.k, &into.v];
+    match results.iter().all(|into| into.is_standard_layout()) {
+        true => kernels::backward(isa, problem, known, wanted, into),
+        false => kernels::backward_into(isa, problem, known, wanted, into),
     }
-}
-
-/// Sums in f32 beside the results, rounded once.
-fn backward_in_sums<E: Element<Sum = f32>, O>(
-    into: GradientsMut<'_, E>,
-    backward: impl Fn(GradientsMut<'_, f32>) -> O,
-) -> O {
-    let [mut q, mut k, mut v] =
-        [&into.q, &into.k, &into.v].map(|into| Array4::<f32>::zeros(into.dim()));
-    let options = backward(GradientsMut {
-        q: q.view_mut(),
-        k: k.view_mut(),
-        v: v.view_mut(),
-    });
-    for (mut into, sums) in [(into.q, q), (into.k, k), (into.v, v)] {
-        Zip::from(&mut into)
-            .and(&sums)
-            .for_each(|into, &sum| *into = E::from_f32(sum));
-    }
-    options
 }

@@ -186,13 +186,18 @@ impl<'r> Left<'r> {
     }
 
     /// Whether all of `rows` × `depth` is finite.
+    #[inline(always)]
     pub(super) fn is_finite(&self, arithmetic: Arithmetic<'_>, rows: usize, depth: usize) -> bool {
         match arithmetic {
             Arithmetic::F32 => all_finite(&self.values[..rows * depth]), // dense, one way or the other
-            Arithmetic::Pairs(_) => (0..rows).all(|row| {
-                let pairs = depth.div_ceil(2);
-                words::all_finite(&self.values[row * self.row..][..pairs])
-            }),
+            Arithmetic::Pairs(_) => {
+                let mut finite = true;
+                for row in 0..rows {
+                    finite &=
+                        words::all_finite(&self.values[row * self.row..][..depth.div_ceil(2)]);
+                }
+                finite
+            }
         }
     }
 }

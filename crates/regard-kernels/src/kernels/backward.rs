@@ -16,7 +16,7 @@
 
 use std::ops::Range;
 
-use ndarray::{Array4, ArrayView3, ArrayViewMut3, ArrayViewMut4, Axis, s};
+use ndarray::{Array4, ArrayView3, ArrayViewMut3, ArrayViewMut4, Axis, Zip, s};
 
 use super::arithmetic::Arithmetic;
 use super::backward_in_pairs::{self, InPairs};
@@ -24,13 +24,13 @@ use super::pairs::{Into, KEYS, Pairs, QUERIES, QueryBlock, STEP};
 use super::score_gradients;
 use super::sink_gradient::sink_gradient;
 use super::tiles::{
-    all_finite, blocks, lines, outer, split, take, transpose, with_room, write_row,
+    RowsMut, all_finite, blocks, lines, outer, split, take, transpose, with_room, write_row,
 };
-use crate::Isa;
 use crate::numbers::Numbers;
 use crate::problem::Problem;
 use crate::results::{GradientsMut, OptionGradients};
 use crate::simd::{self, Kernel, Product, Simd, Unit};
+use crate::{Element, Isa};
 
 /// With as many heads as this, a task is a whole head.
 const HEADS_ENOUGH: usize = 16;
@@ -107,6 +107,44 @@ pub(crate) fn backward<'p>(
             }
         }
     }
+    of_options(isa, problem, known, wanted)
+}
+
+/// As [`backward`], for results of any kind; each is summed in f32 and rounded once.
+pub(crate) fn backward_into<'p, E: Element<Sum = f32>>(
+    isa: Isa,
+    problem: &Problem<'p>,
+    known: &Known<'p, f32>,
+    wanted: Wanted,
+    into: GradientsMut<'_, E>,
+) -> OptionGradients<f32> {
+    if Arithmetic::is_in_pairs(isa, problem) && backward_in_pairs::holds_a_head(problem) {
+        backward_in_pairs::backward(isa, problem, known, into);
+        return of_options(isa, problem, known, wanted);
+    }
+    let [mut q, mut k, mut v] =
+        [&into.q, &into.k, &into.v].map(|into| Array4::<f32>::zeros(into.dim()));
+    let sums = GradientsMut {
+        q: q.view_mut(),
+        k: k.view_mut(),
+        v: v.view_mut(),
+    };
+    let options = backward(isa, problem, known, wanted, sums);
+    for (mut into, sums) in [(into.q, q), (into.k, k), (into.v, v)] {
+        Zip::from(&mut into)
+            .and(&sums)
+            .for_each(|into, &sum| *into = E::from_f32(sum));
+    }
+    options
+}
+
+/// The gradients that are wanted beside those of `q`, `k` and `v`.
+fn of_options<'p>(
+    isa: Isa,
+    problem: &Problem<'p>,
+    known: &Known<'p, f32>,
+    wanted: Wanted,
+) -> OptionGradients<f32> {
     OptionGradients {
         bias: wanted
             .bias
@@ -178,26 +216,44 @@ fn pass<'p>(
             false => simd::run(isa, (part, room)),
             true => {
                 let unit = Unit::of(isa);
-                let unit = &unit;
-                simd::run_pairs(isa, InPairs { unit, part, room });
+                let dq = part.dq.into_iter().flat_map(outer).map(RowsMut::F32);
+                let head = backward_in_pairs::KeyHead {
+                    problem: part.problem,
+                    known: part.known,
+                    batch: part.batch,
+                    kv_head: part.kv_head,
+                    keys: part.keys,
+                    queries: part.queries,
+                    begin: part.begin,
+                    dk: part.dk,
+                    dv: part.dv,
+                };
+                let kernel = InPairs {
+                    unit: &unit,
+                    head,
+                    dq: dq.collect(),
+                    finished: None,
+                    room,
+                };
+                simd::run_pairs(isa, kernel);
             }
         });
     });
 }
 
 /// Some keys of one key head, and the queries that read it.
-pub(super) struct Part<'a, 'p> {
-    pub(super) problem: &'a Problem<'p>,
-    pub(super) known: &'a Known<'p, f32>,
-    pub(super) batch: usize,
-    pub(super) kv_head: usize,
-    pub(super) keys: Range<usize>,
-    pub(super) queries: Range<usize>,
+struct Part<'a, 'p> {
+    problem: &'a Problem<'p>,
+    known: &'a Known<'p, f32>,
+    batch: usize,
+    kv_head: usize,
+    keys: Range<usize>,
+    queries: Range<usize>,
     /// `[group, queries, head_dim]`; none if there are no queries.
-    pub(super) dq: Option<ArrayViewMut3<'a, f32>>,
-    pub(super) begin: bool,
-    pub(super) dk: &'a mut [f32],
-    pub(super) dv: &'a mut [f32],
+    dq: Option<ArrayViewMut3<'a, f32>>,
+    begin: bool,
+    dk: &'a mut [f32],
+    dv: &'a mut [f32],
 }
 
 /// In room for [`room_sizes`].

@@ -9,27 +9,113 @@ use std::ops::Range;
 use ndarray::s;
 
 use super::arithmetic::{Arithmetic, Left, PAIRED, multiply, rows_room, turned_room};
-use super::backward::Part;
+use super::backward::Known;
 use super::exponential::{exp2, exp2_short};
 use super::scores::Block;
-use super::tiles::{blocks, dot, from, from_mut, lines, outer, split, take, transpose, write_row};
+use super::tiles::{
+    RowsMut, blocks, dot, from, from_mut, lines, outer, split, take, transpose, with_room,
+};
 use super::words;
 use crate::mask::Tile;
 use crate::numbers::Head;
 use crate::problem::Problem;
-use crate::simd::{Kernel, Simd, Unit};
+use crate::results::GradientsMut;
+use crate::simd::{self, Kernel, Simd, Unit};
+use crate::{Element, Isa};
 
 /// Queries of a block: with them a sum of `dk` or `dv` is loaded and stored once for 128 steps.
-const QUERIES: usize = 128;
+const QUERIES: usize = 256;
 /// Keys of a block.
 const KEYS: usize = 64;
 /// Queries whose pairs exist in f32 at a time: with their gradients 16 KiB.
 const PANEL: usize = PAIRED;
 
+/// Numbers that the sums of a head's `dk` and `dv` may take on a thread: 2 MiB.
+const SUMS: usize = 1 << 19;
+/// With as many heads as this, or so few keys, a head is a task; see [`backward`](super::backward).
+const HEADS_ENOUGH: usize = 8;
+const FEW_KEYS: usize = 512;
+
+/// Whether each thread has room for the sums of a whole head, so that results of other numbers need no f32 beside them.
+pub(super) fn holds_a_head(problem: &Problem<'_>) -> bool {
+    let (batch, _, _, head_dim) = problem.q.dim();
+    let (_, kv_heads, keys, value_dim) = problem.v.dim();
+    let enough = batch * kv_heads >= HEADS_ENOUGH || keys <= FEW_KEYS;
+    enough && keys * (head_dim + value_dim) <= SUMS
+}
+
+/// Fills `into` with the gradients of `q`, `k` and `v`, a head of keys and values a task.
+pub(super) fn backward<'p, E: Element<Sum = f32>>(
+    isa: Isa,
+    problem: &Problem<'p>,
+    known: &Known<'p, f32>,
+    into: GradientsMut<'_, E>,
+) {
+    let (batch, heads, queries, head_dim) = problem.q.dim();
+    let (_, _, keys, value_dim) = problem.v.dim();
+    let group = problem.group().max(1);
+    let mut tasks = Vec::new();
+    let of_batch = outer(into.q).zip(outer(into.k)).zip(outer(into.v));
+    for (b, ((dq, dk), dv)) in of_batch.enumerate() {
+        let of_head = split(dq, group).into_iter().zip(outer(dk)).zip(outer(dv));
+        for (kv_head, ((dq, dk), dv)) in of_head.enumerate() {
+            let dq: Vec<_> = outer(dq).map(E::rows_mut).collect();
+            tasks.push((b, kv_head, dq, E::rows_mut(dk), E::rows_mut(dv)));
+        }
+    }
+    let sums = keys * (head_dim + value_dim);
+    let operations = 4 * batch * heads * queries * keys * (head_dim + value_dim);
+    super::for_each(tasks, operations, |(batch, kv_head, dq, dk, dv)| {
+        with_room(lines(sums) + room(problem), |all| {
+            let (sums, room) = all.split_at_mut(lines(sums));
+            let (dk_sums, dv_sums) =
+                sums[..keys * (head_dim + value_dim)].split_at_mut(keys * head_dim);
+            let unit = Unit::of(isa);
+            let head = KeyHead {
+                problem,
+                known,
+                batch,
+                kv_head,
+                keys: 0..keys,
+                queries: 0..queries,
+                begin: true,
+                dk: dk_sums,
+                dv: dv_sums,
+            };
+            let kernel = InPairs {
+                unit: &unit,
+                head,
+                dq,
+                finished: Some((dk, dv)),
+                room,
+            };
+            simd::run_pairs(isa, kernel);
+        });
+    });
+}
+
+/// Some keys of one head, and the queries that read them.
+pub(super) struct KeyHead<'a, 'p> {
+    pub(super) problem: &'a Problem<'p>,
+    pub(super) known: &'a Known<'p, f32>,
+    pub(super) batch: usize,
+    pub(super) kv_head: usize,
+    pub(super) keys: Range<usize>,
+    pub(super) queries: Range<usize>,
+    /// Whether `dk` and `dv` begin at 0; they are added to otherwise.
+    pub(super) begin: bool,
+    pub(super) dk: &'a mut [f32],
+    pub(super) dv: &'a mut [f32],
+}
+
 /// In room for [`room`] numbers.
-pub(super) struct InPairs<'r, 'a, 'p> {
+pub(super) struct InPairs<'r, 'a, 'o, 'p> {
     pub(super) unit: &'r Unit,
-    pub(super) part: Part<'a, 'p>,
+    pub(super) head: KeyHead<'a, 'p>,
+    /// Of each head of queries; none if there are no queries.
+    pub(super) dq: Vec<RowsMut<'o>>,
+    /// Where the sums of `dk` and `dv` go in the end, if they do not stay where they are.
+    pub(super) finished: Option<(RowsMut<'o>, RowsMut<'o>)>,
     pub(super) room: &'r mut [f32],
 }
 
@@ -64,18 +150,20 @@ fn sizes(problem: &Problem<'_>) -> [usize; 19] {
     ]
 }
 
-impl Kernel for InPairs<'_, '_, '_> {
+impl Kernel for InPairs<'_, '_, '_, '_> {
     type Output = ();
 
     #[inline(always)]
     fn call<S: Simd>(self, simd: S) {
         let InPairs {
             unit,
-            mut part,
+            mut head,
+            dq,
+            finished,
             mut room,
         } = self;
-        let problem = part.problem;
-        let head_dim = problem.q.dim().3;
+        let problem = head.problem;
+        let (head_dim, value_dim) = (problem.q.dim().3, problem.v.dim().3);
         let (group, q_width) = (problem.group(), lines(head_dim));
         let [
             q,
@@ -91,47 +179,49 @@ impl Kernel for InPairs<'_, '_, '_> {
             rest @ ..,
         ] = sizes(problem).map(|size| take(&mut room, size));
         let mut room = Room::of(rest);
-        if part.begin {
-            part.dk.fill(0.0);
-            part.dv.fill(0.0);
+        if head.begin {
+            head.dk.fill(0.0);
+            head.dv.fill(0.0);
         }
-        let Some(dq) = part.dq.take() else { return };
-        for (h, dq) in outer(dq).enumerate() {
-            for (i, dq) in split(dq, QUERIES).into_iter().enumerate() {
-                let first = part.queries.start + i * QUERIES;
-                let queries = first..first + dq.nrows();
-                let head = part.kv_head * group + h;
-                let seen = problem.visibility.part(part.batch, &queries, &part.keys);
-                if seen.is_empty() {
-                    dq.into_iter().for_each(|dq| *dq = 0.0);
-                    continue;
-                }
-                let block = QueryBlock::pack(
-                    simd,
-                    &part,
-                    (head, queries),
-                    [
-                        &mut *q,
-                        &mut *q_t,
-                        &mut *d_out,
-                        &mut *d_out_t,
-                        &mut *lse,
-                        &mut *mean,
-                    ],
-                    [&mut *rows, &mut *d_rows, &mut *spare],
-                );
-                let width = block.queries.len().next_multiple_of(PANEL);
+        for (h, mut dq) in dq.into_iter().enumerate() {
+            for queries in blocks(head.queries.clone(), QUERIES) {
+                let first = queries.start - head.queries.start;
+                let width = queries.len().next_multiple_of(PANEL);
                 let dq_t = &mut dq_t[..q_width * width];
                 dq_t.fill(0.0);
-                part.meet_in_pairs(simd, unit, &block, dq_t, &mut room);
+                let seen = problem.visibility.part(head.batch, &queries, &head.keys);
+                let count = queries.len();
+                if !seen.is_empty() {
+                    let block = QueryBlock::pack(
+                        simd,
+                        &head,
+                        (head.kv_head * group + h, queries),
+                        [
+                            &mut *q,
+                            &mut *q_t,
+                            &mut *d_out,
+                            &mut *d_out_t,
+                            &mut *lse,
+                            &mut *mean,
+                        ],
+                        [&mut *rows, &mut *d_rows, &mut *spare],
+                    );
+                    head.meet(simd, unit, &block, dq_t, &mut room);
+                }
                 for lane in (0..width).step_by(PANEL) {
-                    let of = &dq_t[lane * q_width..];
+                    let of = from(dq_t, lane * q_width);
                     let into = from_mut(d_rows, lane * q_width);
                     transpose(simd, of, PANEL, (q_width, PANEL), into, q_width);
                 }
-                for (row, dq) in d_rows.chunks(q_width.max(1)).zip(outer(dq)) {
-                    write_row(&row[..head_dim], 1.0, dq);
+                for (i, row) in d_rows.chunks(q_width.max(1)).take(count).enumerate() {
+                    dq.write(first + i, &row[..head_dim], 1.0);
                 }
+            }
+        }
+        if let Some((mut dk, mut dv)) = finished {
+            for j in 0..head.keys.len() {
+                dk.write(j, &head.dk[j * head_dim..][..head_dim], 1.0);
+                dv.write(j, &head.dv[j * value_dim..][..value_dim], 1.0);
             }
         }
     }
@@ -211,12 +301,12 @@ impl<'r> QueryBlock<'r> {
     #[inline(always)]
     fn pack<S: Simd>(
         simd: S,
-        part: &Part<'_, '_>,
+        of: &KeyHead<'_, '_>,
         (head, queries): (usize, Range<usize>),
         [q, q_t, d_out, d_out_t, minus_lse, minus_mean]: [&'r mut [f32]; 6],
         [rows, d_rows, spare]: [&mut [f32]; 3],
     ) -> Self {
-        let (problem, known, batch) = (part.problem, part.known, part.batch);
+        let (problem, known, batch) = (of.problem, of.known, of.batch);
         let scale = problem.scale as f32;
         let out_width = lines(problem.v.dim().3);
         let of_d_out = known.d_out.head(batch, head);
@@ -299,10 +389,10 @@ fn pack<'r, S: Simd>(
     into
 }
 
-impl Part<'_, '_> {
-    /// A block of queries meets the keys of the part.
+impl KeyHead<'_, '_> {
+    /// A block of queries meets the keys.
     #[inline(always)]
-    fn meet_in_pairs<S: Simd>(
+    fn meet<S: Simd>(
         &mut self,
         simd: S,
         unit: &Unit,

@@ -25,7 +25,7 @@ mod tiles;
 pub(crate) mod weights;
 mod words;
 
-pub(crate) use backward::{Known, Wanted, backward};
+pub(crate) use backward::{Known, Wanted, backward, backward_into};
 pub use peak::peak;
 pub(crate) use tiles::RowsMut;
 
