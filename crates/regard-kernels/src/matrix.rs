@@ -4,11 +4,11 @@ use std::sync::LazyLock;
 
 use ndarray::{Array2, ArrayView2, ArrayViewMut2, CowArray, Ix2};
 
-use crate::Isa;
-use crate::simd::{self, Finish, Panels, Right, Side, Start, Then};
+use crate::simd::{self, Finish, Means, Panels, Right, Side, Start, Then};
+use crate::{Isa, Precision};
 
-/// `out[r, c] = Σ_p left[r, p] · right[p, c] (+ bias[c])`, with the instruction set of [`Isa::chosen`] and all of rayon's
-/// threads.
+/// `out[r, c] = Σ_p left[r, p] · right[p, c] (+ bias[c])`, with the instruction set of [`Isa::chosen`], the precision of
+/// [`Precision::here`] and all of rayon's threads.
 ///
 /// Every element is summed in the same order, in blocks of 256 steps: the result has the same bits for any number of
 /// threads. Sides in rows (`[i, j]` beside `[i, j + 1]`) or in columns (a transposed view) are read where they lie; sides
@@ -39,7 +39,7 @@ pub fn product(
     check_bias(bias, right.ncols());
     let shape = (left.nrows(), right.ncols());
     let (left, right) = (lined_up(left), lined_up(right));
-    let right = Right::Side(isa(), side(&right));
+    let right = Right::Side(means(), side(&right));
     array(shape, simd::product(side(&left), right, start(bias)))
 }
 
@@ -58,7 +58,7 @@ pub fn add_to_product(
     };
     check(left.shape(), right.dim());
     let (left, right) = (lined_up(left), lined_up(right));
-    let right = Right::Side(isa(), side(&right));
+    let right = Right::Side(means(), side(&right));
     simd::multiply(side(&left), right, Start::Old, out, None);
 }
 
@@ -93,7 +93,7 @@ pub fn product_then(
     check(left.shape(), right.dim());
     check_bias(bias, right.ncols());
     let (left, right) = (lined_up(left), lined_up(right));
-    let right = Right::Side(isa(), side(&right));
+    let right = Right::Side(means(), side(&right));
     let finish: &Finish<'_> = &finish;
     let then = Then { second, finish };
     simd::multiply(side(&left), right, start(bias), out, Some(then));
@@ -121,7 +121,7 @@ pub fn product_and_sums(
     assert_eq!(out.len(), left.nrows() * right.ncols(), "product: out");
     check(left.shape(), right.dim());
     let (left, right) = (lined_up(left), lined_up(right));
-    simd::multiply_and_sum(isa(), side(&left), side(&right), out)
+    simd::multiply_and_sum(means(), side(&left), side(&right), out)
 }
 
 /// The right side of many products, packed into panels once: packing reads and writes it all, which a product with few rows
@@ -144,13 +144,18 @@ impl PackedMatrix {
     pub fn new(right: ArrayView2<'_, f32>) -> Self {
         let right = lined_up(right);
         Self {
-            panels: Panels::new(isa(), side(&right)),
+            panels: Panels::new(means(), side(&right)),
         }
     }
 
     /// Rows and columns of what was packed.
     pub fn dim(&self) -> (usize, usize) {
         (self.panels.rows, self.panels.columns)
+    }
+
+    /// What its products are computed with: the precision where it was packed.
+    pub fn precision(&self) -> Precision {
+        self.panels.means.precision
     }
 
     /// `out[r, c] = Σ_p left[r, p] · right[p, c] (+ bias[c])`; as [`product()`].
@@ -208,13 +213,16 @@ impl PackedMatrix {
     }
 }
 
-/// The instruction set that `REGARD_ISA` names, or the widest; found once.
-fn isa() -> Isa {
+/// The instruction set that `REGARD_ISA` names, or the widest, found once; and the precision in use here.
+fn means() -> Means {
     static CHOSEN: LazyLock<Isa> = LazyLock::new(|| match Isa::chosen() {
         Ok(isa) => isa,
         Err(error) => panic!("product: {error}"),
     });
-    *CHOSEN
+    Means {
+        isa: *CHOSEN,
+        precision: Precision::here(),
+    }
 }
 
 fn start(bias: Option<&[f32]>) -> Start<'_> {
@@ -282,10 +290,28 @@ fn side<'a>(array: &'a CowArray<'_, f32, Ix2>) -> Side<'a> {
 mod tests {
     use super::*;
 
+    /// Numbers below 1 that bf16 has to round.
     fn numbers(count: usize, seed: usize) -> Vec<f32> {
         (0..count)
-            .map(|at| ((at * 7919 + seed * 104_729) % 257) as f32 / 128.0 - 1.0)
+            .map(|at| ((at * 7919 + seed * 104_729) % 257) as f32 / 130.0 - 0.99)
             .collect()
+    }
+
+    /// Everything that this machine can test.
+    fn all_means() -> Vec<Means> {
+        let f32 = Isa::available().into_iter().chain([Isa::Wide]);
+        let bf16 = Isa::available().into_iter().chain([Isa::WidePairs]);
+        let with = |precision| move |isa| Means { isa, precision };
+        let f32 = f32.map(with(Precision::F32));
+        f32.chain(bf16.map(with(Precision::Bf16))).collect()
+    }
+
+    /// What is multiplied where `x` is given.
+    fn rounded(x: f32, precision: Precision) -> f64 {
+        f64::from(match precision {
+            Precision::F32 => x,
+            Precision::Bf16 => crate::bf16::from_f32(x).to_f32(),
+        })
     }
 
     fn side_of(values: &[f32], rows: usize, columns: usize, turned: bool) -> Side<'_> {
@@ -299,7 +325,7 @@ mod tests {
     }
 
     #[test]
-    fn every_instruction_set_gives_the_product_of_any_shape_and_layout() {
+    fn every_instruction_set_gives_the_product_of_any_shape_layout_and_precision() {
         let shapes = [
             (1, 1, 1),
             (1, 300, 33),
@@ -311,7 +337,7 @@ mod tests {
             (33, 300, 64),
             (3, 9, 700),
         ];
-        for isa in Isa::available().into_iter().chain([Isa::Wide]) {
+        for means in all_means() {
             for (rows, depth, columns) in shapes {
                 for (left_turned, right_turned) in
                     [(false, false), (true, false), (false, true), (true, true)]
@@ -320,15 +346,15 @@ mod tests {
                     let left = side_of(&a, rows, depth, left_turned);
                     let right = side_of(&b, depth, columns, right_turned);
                     let bias = numbers(columns, 3);
-                    let panels = Panels::new(isa, right);
+                    let panels = Panels::new(means, right);
                     let packed = simd::product(left, Right::Panels(&panels), Start::Zero);
-                    let right_side = Right::Side(isa, right);
+                    let right_side = Right::Side(means, right);
                     let plain = simd::product(left, right_side, Start::Zero);
-                    assert_eq!(plain, packed, "{isa:?} {rows}x{depth}x{columns}");
+                    assert_eq!(plain, packed, "{means:?} {rows}x{depth}x{columns}");
                     let biased = simd::product(left, right_side, Start::Bias(&bias));
                     let mut out = vec![f32::NAN; rows * columns];
-                    let sums = simd::multiply_and_sum(isa, left, right, &mut out);
-                    assert_eq!(plain, out, "{isa:?} {rows}x{depth}x{columns}");
+                    let sums = simd::multiply_and_sum(means, left, right, &mut out);
+                    assert_eq!(plain, out, "{means:?} {rows}x{depth}x{columns}");
                     for (column, found) in sums.iter().enumerate() {
                         let terms = (0..depth)
                             .map(|p| b[p * right.row_step + column * right.column_step])
@@ -336,7 +362,7 @@ mod tests {
                         let error = (f64::from(*found) - terms.sum::<f64>()).abs();
                         assert!(
                             error <= 1e-6 * (depth + 1) as f64,
-                            "{isa:?} sum of {column}"
+                            "{means:?} sum of {column}"
                         );
                     }
                     let mut added = numbers(rows * columns, 4);
@@ -347,7 +373,7 @@ mod tests {
                             let terms = (0..depth).map(|p| {
                                 let x = a[row * left.row_step + p * left.column_step];
                                 let y = b[p * right.row_step + column * right.column_step];
-                                f64::from(x) * f64::from(y)
+                                rounded(x, means.precision) * rounded(y, means.precision)
                             });
                             let sum: f64 = terms.sum();
                             let at = row * columns + column;
@@ -360,7 +386,7 @@ mod tests {
                                 let error = (f64::from(found) - expected).abs();
                                 assert!(
                                     error <= 1e-6 * (depth + 2) as f64,
-                                    "{isa:?} {rows}x{depth}x{columns} [{row}, {column}]: {found}, expected {expected}"
+                                    "{means:?} {rows}x{depth}x{columns} [{row}, {column}]: {found}, expected {expected}"
                                 );
                             }
                         }
@@ -377,12 +403,22 @@ mod tests {
         let right = ArrayView2::from_shape((700, 130), &b).unwrap();
         let with = |threads: usize| {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
-            pool.unwrap().install(|| product(left, right, None))
+            pool.unwrap()
+                .install(|| [Precision::F32, Precision::Bf16].map(|p| p.run(|| both(left, right))))
         };
         let one = with(1);
         for threads in [2, 3, 8] {
             assert_eq!(one, with(threads));
         }
+    }
+
+    /// A product, and the gradient of its right side were it that of its result.
+    fn both(left: ArrayView2<'_, f32>, right: ArrayView2<'_, f32>) -> (Array2<f32>, Vec<f32>) {
+        let out = product(left, right, None);
+        let mut gradient = vec![f32::NAN; right.len()];
+        let sums = product_and_sums(left.t(), out.view(), &mut gradient);
+        gradient.extend(sums);
+        (out, gradient)
     }
 
     #[test]

@@ -6,10 +6,13 @@ use std::mem::MaybeUninit;
 use rayon::prelude::*;
 
 use super::clock::counted;
-use super::panels::{Panels, Side, pack_tile, tile_step};
+use super::lines::Lines;
+use super::panels::{Means, Panels, Side, pack_tile, tile_step};
 use super::product::{Tile, tile_rows};
-use super::{Kernel, Simd, run};
-use crate::Isa;
+use super::rounded_blocks;
+use super::rounded_rows::RoundedRows;
+use super::{Kernel, Simd, run, run_pairs};
+use crate::{Isa, Precision};
 
 /// What the sums are added to.
 #[derive(Clone, Copy)]
@@ -60,13 +63,13 @@ const PANEL: usize = 32;
 thread_local! {
     /// Kept from product to product: fresh memory costs a page fault every 4 KiB.
     static PANELS: Cell<Option<Panels>> = const { Cell::new(None) };
-    static LEFT: Cell<Vec<f32>> = const { Cell::new(Vec::new()) };
+    static LEFT: Cell<Lines> = const { Cell::new(Lines::new()) };
 }
 
 /// The right side: as it lies, or packed.
 #[derive(Clone, Copy)]
 pub(crate) enum Right<'a> {
-    Side(Isa, Side<'a>),
+    Side(Means, Side<'a>),
     Panels(&'a Panels),
 }
 
@@ -77,12 +80,24 @@ impl Right<'_> {
             Right::Panels(panels) => panels.columns,
         }
     }
+
+    fn means(&self) -> Means {
+        match self {
+            Right::Side(means, _) => *means,
+            Right::Panels(panels) => panels.means,
+        }
+    }
 }
 
-/// `left · right` in memory of its own, which is written once: nothing is set to zero first.
+/// `left · right` in memory of its own, which in f32 is written once: nothing is set to zero first.
 pub(crate) fn product(left: Side<'_>, right: Right<'_>, start: Start<'_>) -> Vec<f32> {
     assert!(!matches!(start, Start::Old), "there is nothing to add to");
     let length = left.rows * right.columns();
+    if right.means().precision == Precision::Bf16 {
+        let mut out = vec![0.0; length];
+        multiply(left, right, start, &mut out, None);
+        return out;
+    }
     let mut out = Vec::with_capacity(length);
     let room = &mut out.spare_capacity_mut()[..length];
     by_parts(left, right, start, room, None, None);
@@ -104,13 +119,13 @@ pub(crate) fn multiply(
 
 /// `out = left · right`, and the sums of the columns of `right`.
 pub(crate) fn multiply_and_sum(
-    isa: Isa,
+    means: Means,
     left: Side<'_>,
     right: Side<'_>,
     out: &mut [f32],
 ) -> Vec<f32> {
     let mut sums = vec![0.0; right.columns];
-    let side = Right::Side(isa, right);
+    let side = Right::Side(means, right);
     by_parts(left, side, Start::Zero, maybe(out), Some(&mut sums), None);
     sums
 }
@@ -120,6 +135,13 @@ fn maybe(out: &mut [f32]) -> &mut [MaybeUninit<f32>] {
     let pointer = out.as_mut_ptr().cast::<MaybeUninit<f32>>();
     // SAFETY: the same numbers; `by_parts`, which is all that gets them, writes nothing but numbers.
     unsafe { std::slice::from_raw_parts_mut(pointer, out.len()) }
+}
+
+/// The numbers that a product in bf16 goes into.
+fn there(out: &mut [MaybeUninit<f32>]) -> &mut [f32] {
+    let out: *mut [MaybeUninit<f32>] = out;
+    // SAFETY: they are initialised: `multiply` and `multiply_and_sum` are given such, and so does `product` for bf16.
+    unsafe { &mut *(out as *mut [f32]) }
 }
 
 /// A right side that is not packed yet is packed some steps at a time, in memory that is kept; its columns are added to
@@ -132,8 +154,8 @@ fn by_parts(
     mut sums: Option<&mut [f32]>,
     mut then: Option<Then<'_>>,
 ) {
-    let (isa, right) = match right {
-        Right::Side(isa, right) => (isa, right),
+    let (means, right) = match right {
+        Right::Side(means, right) => (means, right),
         Right::Panels(panels) => {
             assert!(sums.is_none(), "sums are taken while packing");
             return by_rows(left, Laid::Panels(panels), start, out, None, then);
@@ -143,14 +165,20 @@ fn by_parts(
     assert_eq!(left.columns, depth, "the sides share the depth");
     right.check();
     let in_rows = right.column_step == 1 && right.columns.is_multiple_of(PANEL);
-    if in_rows && left.rows <= FEW && depth > 0 {
-        return by_rows(left, Laid::Rows(isa, right), start, out, sums, then);
+    if means.precision == Precision::F32 && in_rows && left.rows <= FEW && depth > 0 {
+        return by_rows(left, Laid::Rows(means.isa, right), start, out, sums, then);
+    }
+    if means.precision == Precision::Bf16
+        && then.is_none()
+        && rounded_blocks::are_worth_it(left.rows, depth, right.columns)
+    {
+        return rounded_blocks::multiply(means.isa, left, right, start, there(out), sums);
     }
     let steps = (PACKED / right.columns.max(1)).max(1);
     let steps = steps.next_multiple_of(DEPTH);
     // A task of a product may begin another one: it finds nothing here, and leaves its own.
-    let kept = PANELS.take().filter(|panels| panels.isa == isa);
-    let mut panels = kept.unwrap_or_else(|| Panels::empty(isa));
+    let kept = PANELS.take().filter(|panels| panels.means == means);
+    let mut panels = kept.unwrap_or_else(|| Panels::empty(means));
     for from in (0..depth.max(1)).step_by(steps) {
         let deep = steps.min(depth - from);
         panels.fill(right.some_rows(from, deep), sums.as_deref_mut());
@@ -174,7 +202,7 @@ enum Laid<'a> {
 impl Laid<'_> {
     fn isa(&self) -> Isa {
         match self {
-            Laid::Panels(panels) => panels.isa,
+            Laid::Panels(panels) => panels.means.isa,
             Laid::Rows(isa, _) => *isa,
         }
     }
@@ -235,16 +263,31 @@ fn by_rows(
             sums,
         } = task;
         let mut room = LEFT.take();
-        let product = Rows {
-            left,
-            first,
-            right,
-            start,
-            out,
-            sums,
-            room: &mut room,
-        };
-        counted(|| run(right.isa(), product));
+        counted(|| match right {
+            Laid::Panels(panels) if panels.means.precision == Precision::Bf16 => {
+                let product = RoundedRows {
+                    left,
+                    first,
+                    right: panels,
+                    start,
+                    out: there(&mut *out),
+                    room: &mut room,
+                };
+                run_pairs(right.isa(), product);
+            }
+            _ => {
+                let product = Rows {
+                    left,
+                    first,
+                    right,
+                    start,
+                    out: &mut *out,
+                    sums,
+                    room: &mut room,
+                };
+                run(right.isa(), product);
+            }
+        });
         LEFT.set(room);
         if let Some(finish) = finish {
             let out: *mut [MaybeUninit<f32>] = out;
@@ -279,7 +322,7 @@ struct Rows<'a> {
     /// For the columns of a right side in rows.
     sums: Option<&'a mut [f32]>,
     /// For the left side.
-    room: &'a mut Vec<f32>,
+    room: &'a mut Lines,
 }
 
 impl Kernel for Rows<'_> {
@@ -295,8 +338,8 @@ impl Kernel for Rows<'_> {
         let (values, of_panel, of_step) = match self.right {
             Laid::Panels(panels) => {
                 let length = columns.div_ceil(panel) * panel * depth;
-                assert_eq!(panels.values.len(), length);
-                (panels.values.as_slice(), panel * depth, panel)
+                assert_eq!(panels.values().len(), length);
+                (panels.values(), panel * depth, panel)
             }
             Laid::Rows(_, side) => {
                 assert!(side.column_step == 1 && columns.is_multiple_of(panel));
@@ -333,10 +376,8 @@ impl Kernel for Rows<'_> {
         let copies = matches!(self.right, Laid::Rows(_, side) if side.row_step > SHORT);
         let most = DEPTH.min(depth);
         let [of_tiles, of_copy] = [most * tiles * step, if copies { most * panel } else { 0 }];
-        if self.room.len() < of_tiles + of_copy {
-            self.room.resize(of_tiles + of_copy, 0.0);
-        }
-        let (tiled, copy) = self.room.split_at_mut(of_tiles);
+        let room = self.room.at_least(of_tiles + of_copy);
+        let (tiled, copy) = room.split_at_mut(of_tiles);
         for from in (0..depth).step_by(DEPTH) {
             let deep = DEPTH.min(depth - from);
             let size = deep * step;

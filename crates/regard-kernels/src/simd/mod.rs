@@ -18,12 +18,16 @@ mod avx2;
 mod avx512;
 mod clock;
 mod dots;
+mod lines;
 mod matrix;
 #[cfg(target_arch = "aarch64")]
 mod neon;
 mod pairs;
 mod panels;
 mod product;
+mod rounded;
+mod rounded_blocks;
+mod rounded_rows;
 mod scalar;
 
 #[cfg(target_arch = "x86_64")]
@@ -32,7 +36,7 @@ pub use clock::product_time;
 pub(crate) use dots::Dots;
 pub(crate) use matrix::{Finish, Right, Start, Then, multiply, multiply_and_sum, product};
 pub(crate) use pairs::{BLOCK, PairProduct, Unit, word};
-pub(crate) use panels::{Panels, Side};
+pub(crate) use panels::{Means, Panels, Side};
 pub(crate) use product::Product;
 
 use crate::Isa;
@@ -77,16 +81,14 @@ pub(crate) fn run<K: Kernel>(isa: Isa, kernel: K) -> K::Output {
     }
 }
 
-/// Runs a kernel that works on pairs of bf16, with the vectors of an instruction set that multiplies them.
+/// Runs a kernel that works on pairs of bf16, with what an instruction set has for them.
 pub(crate) fn run_pairs<K: Kernel>(isa: Isa, kernel: K) -> K::Output {
     match isa {
         #[cfg(target_arch = "x86_64")]
         Isa::Avx512Bf16 | Isa::Amx => avx512::Avx512::<true>::detect()
             .expect("the door has found it")
             .run(kernel),
-        #[cfg(test)]
-        Isa::WidePairs => scalar::Portable::<16, 14>.run(kernel),
-        _ => unreachable!("{isa} multiplies no pairs"),
+        _ => run(isa, kernel),
     }
 }
 

@@ -3,8 +3,10 @@
 use rayon::prelude::*;
 
 use super::clock::counted;
-use super::{Kernel, Simd, run};
-use crate::Isa;
+use super::lines::Lines;
+use super::rounded;
+use super::{Kernel, Simd, run_pairs};
+use crate::{Isa, Precision};
 
 /// One side of a product: `values[r · row_step + c · column_step]`; one of both steps is 1.
 #[derive(Clone, Copy)]
@@ -48,12 +50,21 @@ impl<'a> Side<'a> {
     }
 }
 
-/// The right side of products, laid out for one instruction set: columns side by side in panels of two vectors,
-/// `[panel][row][2 · LANES]`, zeros behind the last.
+/// What a product is computed with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Means {
+    pub(crate) isa: Isa,
+    pub(crate) precision: Precision,
+}
+
+/// The right side of products, laid out for their means: columns side by side in panels, zeros behind the last. In f32
+/// `[panel][row][2 · LANES]`, in bf16 `[panel][pair][32]`.
 #[derive(Clone, Debug)]
 pub(crate) struct Panels {
-    pub(super) isa: Isa,
-    pub(super) values: Vec<f32>,
+    pub(crate) means: Means,
+    values: Lines,
+    /// Of the values.
+    length: usize,
     pub(crate) rows: usize,
     pub(crate) columns: usize,
 }
@@ -62,19 +73,24 @@ pub(crate) struct Panels {
 const ALONE: usize = 1 << 13;
 
 impl Panels {
-    pub(crate) fn new(isa: Isa, right: Side<'_>) -> Self {
-        let mut panels = Self::empty(isa);
+    pub(crate) fn new(means: Means, right: Side<'_>) -> Self {
+        let mut panels = Self::empty(means);
         panels.fill(right, None);
         panels
     }
 
-    pub(super) fn empty(isa: Isa) -> Self {
+    pub(super) fn empty(means: Means) -> Self {
         Self {
-            isa,
-            values: Vec::new(),
+            means,
+            values: Lines::new(),
+            length: 0,
             rows: 0,
             columns: 0,
         }
+    }
+
+    pub(super) fn values(&self) -> &[f32] {
+        self.values.first(self.length)
     }
 
     /// Another right side in the same memory. Adds each of its columns to `sums`, in the order of the rows.
@@ -84,20 +100,18 @@ impl Panels {
         if let Some(sums) = &sums {
             assert_eq!(sums.len(), right.columns, "a sum for each column");
         }
-        run(
-            self.isa,
-            Pack {
-                right,
-                panels: &mut self.values,
-                sums,
-            },
-        );
+        let pack = Pack {
+            right,
+            panels: self,
+            sums,
+        };
+        run_pairs(pack.panels.means.isa, pack);
     }
 }
 
 struct Pack<'a> {
     right: Side<'a>,
-    panels: &'a mut Vec<f32>,
+    panels: &'a mut Panels,
     sums: Option<&'a mut [f32]>,
 }
 
@@ -106,30 +120,67 @@ impl Kernel for Pack<'_> {
 
     #[inline(always)]
     fn call<S: Simd>(self, simd: S) {
-        let Side { rows, columns, .. } = self.right;
-        let panel = 2 * S::LANES;
+        let (right, panels) = (self.right, self.panels);
+        let (panel, steps) = match panels.means.precision {
+            Precision::F32 => (2 * S::LANES, right.rows),
+            Precision::Bf16 => (rounded::PANEL, rounded::pairs(right.rows)),
+        };
+        let count = right.columns.div_ceil(panel);
+        let alone = right.rows * right.columns < ALONE;
+        // In bf16 a thread's panels are packed side by side: what is read lies in rows, as a rule.
+        let together = match panels.means.precision {
+            Precision::F32 => 1,
+            Precision::Bf16 if alone => count.max(1),
+            Precision::Bf16 => count.div_ceil(rayon::current_num_threads()).max(1),
+        };
         // What was there before is overwritten.
-        self.panels
-            .resize(columns.div_ceil(panel) * panel * rows, 0.0);
-        let mut sums = self.sums.map(|sums| sums.chunks_mut(panel));
-        let chunks = self.panels.chunks_mut((panel * rows).max(1)).enumerate();
-        let tasks = chunks.map(|(at, to)| Panel {
-            right: self.right,
-            first: at * panel,
+        panels.length = count * panel * steps;
+        let values = panels.values.at_least(panels.length);
+        let mut sums = self.sums.map(|sums| sums.chunks_mut(together * panel));
+        let tasks = values.chunks_mut((together * panel * steps).max(1));
+        let tasks = tasks.enumerate().map(|(at, to)| Panel {
+            right,
+            first: at * together * panel,
             to,
             sums: sums.as_mut().and_then(Iterator::next),
         });
-        if rows * columns < ALONE {
-            counted(|| tasks.for_each(|task| simd.run(task)));
+        let pack = |task: Panel<'_>| {
+            counted(|| match panels.means.precision {
+                Precision::F32 => simd.run(task),
+                Precision::Bf16 => simd.run(Rounded(task)),
+            });
+        };
+        if alone {
+            tasks.for_each(pack);
         } else {
             let tasks: Vec<_> = tasks.collect();
-            tasks
-                .into_par_iter()
-                .for_each(|task| counted(|| simd.run(task)));
+            tasks.into_par_iter().for_each(pack);
         }
     }
 }
 
+/// Some panels in bf16.
+struct Rounded<'a>(Panel<'a>);
+
+impl Kernel for Rounded<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn call<S: Simd>(self, simd: S) {
+        let Panel {
+            right,
+            first,
+            to,
+            sums,
+        } = self.0;
+        let panels = to.len() / (rounded::pairs(right.rows) * rounded::PANEL).max(1);
+        let columns = (right.columns - first).min(panels * rounded::PANEL);
+        let all = [0, right.rows];
+        rounded::pack_columns(simd, right, [first, columns], all, to, sums);
+    }
+}
+
+/// One panel.
 struct Panel<'a> {
     right: Side<'a>,
     first: usize,
