@@ -21,12 +21,12 @@ pub(crate) fn widest<R>(work: impl FnOnce() -> R) -> R {
         fn avx2<R>(work: impl FnOnce() -> R) -> R {
             work()
         }
-        if *ISA == Isa::Avx512 {
+        if matches!(*ISA, Isa::Avx512 | Isa::Avx512Bf16 | Isa::Amx) {
             #[expect(
                 unsafe_code,
                 reason = "entering a function that needs instructions found to be there"
             )]
-            // SAFETY: the CPU has them: `ISA` is `Avx512` only where all of them were found.
+            // SAFETY: the CPU has them: `ISA` is one of these only where all of them were found.
             return unsafe { avx512(work) };
         }
         if *ISA == Isa::Avx2 {
@@ -44,7 +44,7 @@ pub(crate) fn widest<R>(work: impl FnOnce() -> R) -> R {
 /// What `work` is compiled for, found once.
 static ISA: LazyLock<Isa> = LazyLock::new(|| match Isa::chosen() {
     // AVX-512F alone, on the first processors that had it, is served by AVX2.
-    Ok(Isa::Avx512) if !has_all_of_avx512() => Isa::Avx2,
+    Ok(Isa::Avx512 | Isa::Avx512Bf16 | Isa::Amx) if !has_all_of_avx512() => Isa::Avx2,
     Ok(isa) => isa,
     Err(error) => panic!("{error}"),
 });
