@@ -1,8 +1,9 @@
 //! One step of training, or one answer, at a time: what `bench/training.py` drives beside PyTorch, turn by turn.
 //!
-//! Run with: `cargo run --release -p regard-nn --example training_step -- CASE PARAMETERS`
+//! Run with: `cargo run --release -p regard-nn --example training_step -- CASE PARAMETERS PRECISION`
 //!
-//! `CASE` is `classifier`, `translator`, `compact` or `patches`. The parameters are written to the file `PARAMETERS`
+//! `CASE` is `classifier`, `translator`, `compact` or `patches`, `PRECISION` what matrix products are computed with: `f32` or
+//! `bf16`. The parameters are written to the file `PARAMETERS`
 //! (safetensors), so that the rival starts with the same. Then it reads a line and answers with a line:
 //!
 //! ```text
@@ -20,6 +21,7 @@ use std::time::Instant;
 use burn::module::Module;
 use burn::tensor::activation::log_softmax;
 use burn::tensor::{Device, Int, Tensor, TensorData};
+use regard_kernels::Precision;
 use regard_nn::Noise;
 use regard_nn::layers::Cut;
 use regard_nn::models::sequence_to_sequence::SequenceToSequenceConfig;
@@ -39,11 +41,20 @@ const RATE: f64 = 1e-4;
 
 fn main() -> Result<(), Box<dyn Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let [case, file] = arguments.as_slice() else {
-        return Err("CASE PARAMETERS".into());
+    let [case, file, precision] = arguments.as_slice() else {
+        return Err("CASE PARAMETERS PRECISION".into());
     };
-    let (device, file) = (Device::flex().autodiff(), Path::new(file));
-    match case.as_str() {
+    let file = Path::new(file);
+    match precision.as_str() {
+        "f32" => Precision::F32.run(|| serve_case(case, file)),
+        "bf16" => Precision::Bf16.run(|| serve_case(case, file)),
+        _ => Err(format!("no precision `{precision}`").into()),
+    }
+}
+
+fn serve_case(case: &str, file: &Path) -> Result<(), Box<dyn Error>> {
+    let device = Device::flex().autodiff();
+    match case {
         "classifier" => serve(
             classifier().init(1, &device),
             file,

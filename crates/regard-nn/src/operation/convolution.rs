@@ -10,7 +10,7 @@ use burn::backend::{Autodiff, Backend, Dispatch, Flex, backend_extension};
 use burn::tensor::Tensor;
 use ndarray::{ArrayView2, ArrayViewMut2};
 use rayon::prelude::*;
-use regard_kernels::PackedMatrix;
+use regard_kernels::{PackedMatrix, Precision};
 
 use super::memory::{give_back, take};
 use super::storage::{FlexTensor, contiguous, elements, from_vec, matrix, shape};
@@ -222,6 +222,8 @@ fn by_weight(d_out: &[f32], x: &FlexTensor, sizes: &Sizes) -> FlexTensor {
     let x = x.to_contiguous();
     let count = sizes.length() * sizes.outputs;
     let size = sizes.places() * sizes.outputs;
+    // The products begin on other threads, which take the precision along.
+    let precision = Precision::here();
     let sums: Vec<Vec<f32>> = d_out
         .par_chunks((GROUP * size).max(1))
         .zip(elements(&x).par_chunks((GROUP * sizes.pixels()).max(1)))
@@ -233,11 +235,8 @@ fn by_weight(d_out: &[f32], x: &FlexTensor, sizes: &Sizes) -> FlexTensor {
                 sizes.unfold(picture, &mut windows);
                 let windows = matrix(&windows, sizes.places(), sizes.length());
                 let d_out = matrix(d_out, sizes.places(), sizes.outputs);
-                add_product(
-                    &windows.reversed_axes(),
-                    &PackedMatrix::new(d_out),
-                    &mut sum,
-                );
+                let d_out = precision.run(|| PackedMatrix::new(d_out));
+                add_product(&windows.reversed_axes(), &d_out, &mut sum);
             }
             sum
         })

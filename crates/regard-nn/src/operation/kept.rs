@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use ndarray::ArrayView2;
-use regard_kernels::{PackedMatrix, product_then};
+use regard_kernels::{PackedMatrix, Precision, product_then};
 
 use super::storage::{FlexTensor, view2};
 
@@ -88,7 +88,11 @@ pub(super) fn packed(
     let seen = seen.get_or_insert_default();
     match seen.get_mut(&key).filter(|seen| seen.is_alive()) {
         Some(found) => {
-            let packed = found.packed.get_or_insert_with(|| Arc::new(pack()));
+            let here = |packed: &Arc<PackedMatrix>| packed.precision() == Precision::here();
+            let packed = found.packed.take().filter(here);
+            let packed = &*found
+                .packed
+                .insert(packed.unwrap_or_else(|| Arc::new(pack())));
             // Another shape of the same numbers is another matrix.
             let shape = weights[0].layout().shape();
             (packed.dim().0 == shape[0]).then(|| packed.clone())

@@ -46,7 +46,13 @@ use burn::tensor::{DType, Device, Tensor};
 
 /// Whether the one-pass operations serve this tensor.
 pub(crate) fn is_fused<const D: usize>(x: &Tensor<D>) -> bool {
+    x.dtype() == DType::F32 && has_own_products(&x.device())
+}
+
+/// Whether matrix products on this device are those of `regard-kernels`, so that a
+/// [`Precision`](regard_kernels::Precision) holds for them: everywhere else they are Burn's.
+pub fn has_own_products(device: &Device) -> bool {
     static WANTED: LazyLock<bool> =
         LazyLock::new(|| std::env::var_os("REGARD_FUSED").is_none_or(|value| value != "0"));
-    *WANTED && x.dtype() == DType::F32 && x.device() == Device::flex()
+    *WANTED && *device == Device::flex()
 }

@@ -9,6 +9,7 @@ mod operation;
 mod optimizer;
 mod parameters;
 mod pointer;
+mod precision;
 mod sequence_to_sequence;
 mod text_classifier;
 mod vision_transformer;
