@@ -12,6 +12,7 @@ mod limits;
 pub mod linear;
 pub mod metrics;
 pub mod pictures;
+mod precision;
 mod random;
 pub mod report;
 mod rivals;
@@ -26,4 +27,5 @@ pub mod tokenizer;
 pub mod trainer;
 
 pub use error::{Error, Result};
+pub use precision::Precision;
 pub use task::Task;

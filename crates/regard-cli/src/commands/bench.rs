@@ -4,7 +4,7 @@ use std::time::Instant;
 use clap::Args;
 use ndarray::{Array2, Array4};
 use rayon::prelude::*;
-use regard_kernels::{Attention, Causal, Isa, product};
+use regard_kernels::{Attention, Causal, Isa, Precision, product};
 use serde::Serialize;
 
 use crate::failure::Usage;
@@ -49,7 +49,7 @@ impl Bench {
         if self.json {
             let facts = serde_json::json!({
                 "instruction_set": chosen.to_string(),
-                "precision": "f32",
+                "precision": Precision::faster(chosen).to_string(),
                 "threads": threads,
                 "rows": rows,
             });
@@ -66,7 +66,7 @@ impl Bench {
         }
         print(&table.render())?;
         note(&instruction_set(chosen));
-        note(&precision());
+        note(&precision(chosen, &rows));
         note(&format!("{threads} threads"));
         Ok(())
     }
@@ -75,12 +75,14 @@ impl Bench {
         let mut rows = Vec::new();
         for [m, k, n] in [[1024, 1024, 1024], [4096, 256, 1024]] {
             let (left, right) = (numbers2([m, k], 1), numbers2([k, n], 2));
-            rows.push(self.row(
-                format!("product of {m} × {k} and {k} × {n}"),
-                (2 * m * k * n) as f64,
-                "GFLOP/s",
-                || product(left.view(), right.view(), None),
-            ));
+            for precision in [Precision::F32, Precision::Bf16] {
+                rows.push(self.row(
+                    format!("product of {m} × {k} and {k} × {n}, {precision}"),
+                    (2 * m * k * n) as f64,
+                    "GFLOP/s",
+                    || precision.run(|| product(left.view(), right.view(), None)),
+                ));
+            }
         }
         for (name, shape, causal) in [
             ("8 × 8 × 128 × 64", [8, 8, 128, 64], None),
@@ -182,10 +184,18 @@ fn instruction_set(chosen: Isa) -> String {
     format!("instruction set {chosen}: {why} (it has {others})")
 }
 
-/// What is computed with, and why.
-fn precision() -> String {
-    "precision f32: training has no other; attention reads half types, but computes in f32 too"
-        .to_owned()
+/// What `--precision auto` trains with, and why: `rows` begin with a product in both.
+fn precision(chosen: Isa, rows: &[Row]) -> String {
+    let times = rows[0].milliseconds / rows[1].milliseconds.max(1e-9);
+    let automatic = Precision::faster(chosen);
+    let why = match (automatic, chosen.multiplies_bf16()) {
+        (Precision::Bf16, _) => "multiplies bf16 in tiles",
+        (Precision::F32, true) => "multiplies bf16 no faster, where it was measured",
+        (Precision::F32, false) => "does not multiply bf16, only imitates it",
+    };
+    format!(
+        "precision auto trains in {automatic}: {chosen} {why}; bf16 is {times:.2} times as fast as f32 in the first product"
+    )
 }
 
 /// Numbers between −1 and 1 that look like none.

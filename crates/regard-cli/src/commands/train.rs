@@ -3,6 +3,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use clap::{Args, Subcommand, ValueEnum};
+use regard_tasks::Precision;
 use regard_tasks::columns::ColumnChoice;
 use regard_tasks::report::{Report, TrainingFacts};
 use regard_tasks::sequence_to_sequence::Kind;
@@ -119,6 +120,9 @@ struct Classification {
     /// Where to compute.
     #[arg(long, default_value = "cpu", value_name = "DEVICE")]
     device: String,
+    /// What matrix products are computed with; `regard bench` measures both.
+    #[arg(long, value_enum, default_value = "auto", value_name = "PRECISION")]
+    precision: PrecisionChoice,
     /// Do not train the rivals that the score stands beside (mean pooling, linear model).
     #[arg(long)]
     no_rivals: bool,
@@ -134,6 +138,27 @@ enum ModelChoice {
     Pooling,
     /// A Transformer encoder under the attention pooling
     Transformer,
+}
+
+/// What matrix products of training are computed with.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum PrecisionChoice {
+    /// bf16 where the processor multiplies it faster (AMX), f32 elsewhere
+    Auto,
+    /// Single precision
+    F32,
+    /// Rounded to bf16, summed in f32
+    Bf16,
+}
+
+impl From<PrecisionChoice> for Precision {
+    fn from(choice: PrecisionChoice) -> Self {
+        match choice {
+            PrecisionChoice::Auto => Self::Auto,
+            PrecisionChoice::F32 => Self::F32,
+            PrecisionChoice::Bf16 => Self::Bf16,
+        }
+    }
 }
 
 impl Classification {
@@ -163,6 +188,7 @@ impl Classification {
             seed: self.seed,
             resume: self.resume,
             device: self.device,
+            precision: self.precision.into(),
             rivals: !self.no_rivals,
         };
         let report = train(&request, &resume_command())?;

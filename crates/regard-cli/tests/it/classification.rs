@@ -6,7 +6,7 @@ use std::sync::OnceLock;
 
 use tempfile::TempDir;
 
-use crate::{regard, seen, without_folder};
+use crate::{F32, regard, seen, without_folder};
 
 /// Settings that make training a matter of a second.
 const SMALL: [&str; 8] = [
@@ -75,6 +75,7 @@ fn trained() -> &'static Trained {
                 "model",
             ])
             .args(["--model", "pooling"])
+            .args(F32)
             .args(SMALL)
             .output()
             .expect("the command starts");
@@ -387,6 +388,8 @@ fn an_interrupt_leaves_a_run_that_the_named_command_continues() {
         "--model",
         "pooling",
         "--no-rivals",
+        "--precision",
+        "f32",
     ];
     let mut run = std::process::Command::new(assert_cmd::cargo::cargo_bin!("regard"))
         .current_dir(folder.path())

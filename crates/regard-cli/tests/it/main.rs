@@ -22,6 +22,9 @@ fn regard() -> Command {
     command
 }
 
+/// For training whose scores are looked at: `auto` would depend on the machine.
+const F32: [&str; 2] = ["--precision", "f32"];
+
 /// What a run said and how it ended, as one text for a snapshot.
 fn seen(command: &mut Command) -> String {
     let output = command.output().expect("the command starts");

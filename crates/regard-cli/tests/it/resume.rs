@@ -60,9 +60,11 @@ fn start(folder: &Path, out: &str, resume: bool) -> Child {
         command.args(["--set", setting]);
     }
     command.args(["--model", "transformer", "--set", "checkpoint_steps=7"]);
-    if resume {
-        command.arg("--resume");
-    }
+    match resume {
+        false => command.args(["--precision", "bf16"]),
+        // What a run began with is what it goes on with.
+        true => command.args(["--precision", "f32", "--resume"]),
+    };
     command
         .stdout(Stdio::null())
         .stderr(Stdio::null())

@@ -7,7 +7,7 @@ use std::sync::OnceLock;
 use regard_tasks::pictures::Picture;
 use tempfile::TempDir;
 
-use crate::{regard, seen, without_folder};
+use crate::{F32, regard, seen, without_folder};
 
 /// Settings that make training a matter of a second.
 const SMALL: [&str; 14] = [
@@ -90,6 +90,7 @@ fn trained() -> &'static Trained {
         let output = regard()
             .current_dir(folder.path())
             .args(["train", "vision", "--data", "pictures", "--out", "model"])
+            .args(F32)
             .args(SMALL)
             .output()
             .expect("the command starts");

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::{regard, seen, without_folder};
+use crate::{F32, regard, seen, without_folder};
 
 const WORDS: [(&str, &str); 6] = [
     ("red", "红色"),
@@ -31,7 +31,11 @@ const SMALL: [&str; 6] = [
 
 fn train(folder: &TempDir, words: &[&str], settings: &[&str]) -> String {
     let mut command = regard();
-    command.current_dir(folder.path()).arg("train").args(words);
+    command
+        .current_dir(folder.path())
+        .arg("train")
+        .args(words)
+        .args(F32);
     for setting in SMALL.iter().chain(settings) {
         command.args(["--set", setting]);
     }

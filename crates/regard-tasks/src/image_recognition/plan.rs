@@ -12,7 +12,7 @@ use super::start::Start;
 use super::{Settings, TrainRequest};
 use crate::report::FileFacts;
 use crate::trainer::{Optimizer, Recipe, Schedule};
-use crate::{Error, Result};
+use crate::{Error, Precision, Result};
 
 /// What a run does.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -113,6 +113,7 @@ impl Plan {
                 weight_decay: settings.weight_decay.unwrap_or(0.05),
                 clip_norm: settings.clip_norm.unwrap_or(1.0),
                 seed: request.seed,
+                precision: Precision::F32,
             },
             label_smoothing: settings.label_smoothing.unwrap_or(0.1),
             batch_rows: settings.batch_rows.unwrap_or(64),

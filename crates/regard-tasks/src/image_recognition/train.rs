@@ -21,7 +21,7 @@ use crate::pictures::{Picture, PictureColumns};
 use crate::report::{ModelFacts, Report, readme};
 use crate::run_folder::RunFolder;
 use crate::trainer::{self, Event, Fitted, Listener};
-use crate::{Error, Result, answers, bundle};
+use crate::{Error, Precision, Result, answers, bundle};
 
 /// What `regard train vision` is asked to do.
 #[derive(Clone, Debug, Default)]
@@ -48,6 +48,8 @@ pub struct TrainRequest {
     pub resume: bool,
     /// Where to compute: `cpu`, or a GPU back end that was compiled in.
     pub device: String,
+    /// What matrix products are computed with.
+    pub precision: Precision,
     /// Train and score the rival without attention.
     pub rivals: bool,
 }
@@ -89,7 +91,9 @@ pub fn train(request: &TrainRequest, listener: &mut dyn Listener) -> Result<Repo
             plan
         }
         None => {
-            let plan = Plan::new(request, &gallery, start.as_ref())?;
+            let mut plan = Plan::new(request, &gallery, start.as_ref())?;
+            let (precision, recipe) = (request.precision, &mut plan.recipe);
+            precision.settle(&device, recipe, &mut plan.notes)?;
             settle(plan, request, &gallery, &folder, &device, started, listener)?
         }
     };

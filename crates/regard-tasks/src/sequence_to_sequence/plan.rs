@@ -9,7 +9,7 @@ use super::{Kind, Settings};
 use crate::report::FileFacts;
 use crate::tokenizer::{Pieces, TokenizerSettings};
 use crate::trainer::{Optimizer, Recipe};
-use crate::{Error, Result};
+use crate::{Error, Precision, Result};
 
 /// What a run does.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -85,6 +85,7 @@ impl Plan {
                 weight_decay: settings.weight_decay.unwrap_or(0.01),
                 clip_norm: settings.clip_norm.unwrap_or(1.0),
                 seed,
+                precision: Precision::F32,
             },
             label_smoothing: settings.label_smoothing.unwrap_or(0.1),
             batch_tokens: settings.batch_tokens.unwrap_or(1000),

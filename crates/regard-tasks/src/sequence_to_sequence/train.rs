@@ -19,7 +19,7 @@ use crate::report::ModelFacts;
 use crate::run_folder::RunFolder;
 use crate::splits::hold_out;
 use crate::trainer::{self, Event, Listener};
-use crate::{Error, Result, bundle};
+use crate::{Error, Precision, Result, bundle};
 
 /// What `regard train translation` or `summarization` is asked to do.
 #[derive(Clone, Debug)]
@@ -46,6 +46,8 @@ pub struct TrainRequest {
     pub resume: bool,
     /// Where to compute.
     pub device: String,
+    /// What matrix products are computed with.
+    pub precision: Precision,
 }
 
 /// Pairs of the held-out part at most: more tell epochs apart no better and cost time after each.
@@ -116,10 +118,12 @@ pub fn train(request: &TrainRequest, listener: &mut dyn Listener) -> Result<Pair
         None => {
             listener.hear(&Event::Phase("training the tokenizer".to_owned()));
             let plan = Plan::new(request.kind, &request.settings, &train, request.seed);
-            let plan = Plan {
+            let mut plan = Plan {
                 files: all.files.clone(),
                 ..plan
             };
+            let (precision, recipe) = (request.precision, &mut plan.recipe);
+            precision.settle(&device, recipe, &mut plan.notes)?;
             let separate = plan.separate_vocabularies;
             let vocabularies = Vocabularies::train(&train, &plan.tokenizer, separate)?;
             (plan, vocabularies)

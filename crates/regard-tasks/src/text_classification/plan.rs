@@ -9,7 +9,7 @@ use super::{ModelKind, Settings, TrainRequest};
 use crate::report::FileFacts;
 use crate::tokenizer::{Encoded, Pieces, TokenizerSettings};
 use crate::trainer::{Optimizer, Recipe, Schedule};
-use crate::{Error, Result};
+use crate::{Error, Precision, Result};
 
 /// What a run does.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -84,6 +84,7 @@ impl Plan {
                 weight_decay: settings.weight_decay.unwrap_or(0.01),
                 clip_norm: settings.clip_norm.unwrap_or(1.0),
                 seed,
+                precision: Precision::F32,
             },
             word_dropout: settings.word_dropout.unwrap_or(0.1),
             label_smoothing: settings.label_smoothing.unwrap_or(0.1),

@@ -21,7 +21,7 @@ use crate::report::{self, ModelFacts, Report};
 use crate::run_folder::RunFolder;
 use crate::tokenizer::TextTokenizer;
 use crate::trainer::{self, Event, Fitted, Listener};
-use crate::{Result, bundle};
+use crate::{Precision, Result, bundle};
 
 /// Encoding the texts once more, scoring and the linear rival take so many times as long as reading the data and training
 /// the tokenizer: 17 s after 12 s on 20 Newsgroups.
@@ -50,6 +50,8 @@ pub struct TrainRequest {
     pub resume: bool,
     /// Where to compute: `cpu`, or a GPU back end that was compiled in.
     pub device: String,
+    /// What matrix products are computed with.
+    pub precision: Precision,
     /// Train and score the rivals of the report (mean pooling, linear model).
     pub rivals: bool,
 }
@@ -162,6 +164,8 @@ fn first_plan(
 ) -> Result<(Plan, TextTokenizer)> {
     listener.hear(&Event::Phase("training the tokenizer".to_owned()));
     let mut plan = Plan::new(request, corpus);
+    let (precision, recipe) = (request.precision, &mut plan.recipe);
+    precision.settle(device, recipe, &mut plan.notes)?;
     let tokenizer = TextTokenizer::train(corpus.train.texts(), &plan.tokenizer)?;
     let encoded = corpus.train.encode_whole(&tokenizer)?;
     plan.fit_to_lengths(request, &encoded, tokenizer.vocabulary());

@@ -26,7 +26,7 @@ pub use events::{Event, Listener};
 pub use schedule::Schedule;
 
 use crate::report::{CurvePoint, TrainingFacts};
-use crate::{Error, Result};
+use crate::{Error, Precision, Result};
 
 /// What a task brings to the loop.
 pub trait Learner {
@@ -108,6 +108,9 @@ pub struct Recipe {
     pub clip_norm: f64,
     /// Seed of data order and dropout.
     pub seed: u64,
+    /// What matrix products are computed with.
+    #[serde(default)]
+    pub precision: Precision,
 }
 
 /// A trained model and how it came about.
@@ -188,15 +191,18 @@ pub fn fit<L: Learner>(
                 learner.expect(next);
             }
             let mut noise = Noise::at(recipe.seed, progress.step);
-            let loss = learner.loss(&model, rows, &mut noise)?;
-            let value = f64::from(loss.clone().into_scalar::<f32>());
-            if !value.is_finite() {
-                return Err(Error::NonFinite {
-                    step: progress.step + 1,
-                    what: format!("the loss is {value}"),
-                });
-            }
-            let (stepped, facts) = optimizer.step(model, loss.backward(), rate);
+            let (value, gradients) = recipe.precision.run(|| {
+                let loss = learner.loss(&model, rows, &mut noise)?;
+                let value = f64::from(loss.clone().into_scalar::<f32>());
+                if !value.is_finite() {
+                    return Err(Error::NonFinite {
+                        step: progress.step + 1,
+                        what: format!("the loss is {value}"),
+                    });
+                }
+                Ok((value, loss.backward()))
+            })?;
+            let (stepped, facts) = optimizer.step(model, gradients, rate);
             model = stepped;
             if let Some(parameter) = facts.non_finite {
                 let what = format!("the gradient of `{parameter}` is not finite (loss {value:.4})");
@@ -263,8 +269,12 @@ pub fn seconds_per_token<L: Learner>(
     let (mut tokens, mut started) = (0, Instant::now());
     // The first step touches every page for the first time: it is not counted.
     for (index, rows) in batches.iter().cycle().take(10_000).enumerate() {
-        let loss = learner.loss(&model, rows, &mut Noise::at(recipe.seed, index as u64))?;
-        model = optimizer.step(model, loss.backward(), 0.0).0;
+        let mut noise = Noise::at(recipe.seed, index as u64);
+        let gradients = recipe.precision.run(|| {
+            let loss = learner.loss(&model, rows, &mut noise)?;
+            Ok::<_, Error>(loss.backward())
+        })?;
+        model = optimizer.step(model, gradients, 0.0).0;
         if index == 0 {
             started = Instant::now();
             continue;

@@ -11,7 +11,7 @@ use regard_tasks::image_recognition::{
 };
 use regard_tasks::pictures::{Picture, PictureColumns};
 use regard_tasks::trainer::Optimizer;
-use regard_tasks::{Error, Task};
+use regard_tasks::{Error, Precision, Task};
 use tempfile::TempDir;
 
 use crate::training::Ears;
@@ -92,6 +92,7 @@ pub(crate) fn request(folder: &Path, out: &str) -> TrainRequest {
         },
         seed: 1,
         device: "cpu".to_owned(),
+        precision: Precision::F32,
         rivals: false,
         ..TrainRequest::default()
     }

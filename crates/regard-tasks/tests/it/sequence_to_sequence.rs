@@ -8,7 +8,7 @@ use regard_tasks::sequence_to_sequence::{
     WritingOptions, train,
 };
 use regard_tasks::trainer::Event;
-use regard_tasks::{Error, Task};
+use regard_tasks::{Error, Precision, Task};
 use tempfile::TempDir;
 
 use crate::training::Ears;
@@ -70,6 +70,7 @@ pub(crate) fn request(folder: &Path, table: &str, out: &str) -> TrainRequest {
         seed: 1,
         resume: false,
         device: "cpu".to_owned(),
+        precision: Precision::F32,
     }
 }
 

@@ -4,10 +4,11 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use regard_tasks::columns::ColumnChoice;
+use regard_tasks::report::Report;
 use regard_tasks::tables::Table;
 use regard_tasks::text_classification::{ModelKind, Settings, TextClassifier, TrainRequest, train};
 use regard_tasks::trainer::{Event, Listener};
-use regard_tasks::{Error, Task};
+use regard_tasks::{Error, Precision, Task};
 use tempfile::TempDir;
 
 /// Listens to everything and asks to stop after a number of steps.
@@ -76,6 +77,7 @@ pub(crate) fn request(folder: &Path, name: &str, model: ModelKind) -> TrainReque
         settings: small(model),
         seed: 7,
         device: "cpu".to_owned(),
+        precision: Precision::F32,
         rivals: true,
         ..TrainRequest::default()
     }
@@ -212,6 +214,35 @@ fn an_unfinished_run_is_neither_overwritten_nor_forgotten() {
         .unwrap_err()
         .to_string();
     assert!(other.contains("other contents"), "{other}");
+}
+
+#[test]
+fn bf16_scores_as_f32_does_and_is_written_down() {
+    let folder = TempDir::new().unwrap();
+    let trained = |name: &str, precision: Precision| {
+        let mut request = request(folder.path(), name, ModelKind::Transformer);
+        (request.settings.epochs, request.settings.learning_rate) = (Some(6), Some(0.01));
+        (request.precision, request.rivals) = (precision, false);
+        let report = train(&request, &mut Ears::default()).unwrap();
+        (report, weights(&request.out))
+    };
+    let (exact, exact_weights) = trained("f32", Precision::F32);
+    let (rounded, rounded_weights) = trained("bf16", Precision::Bf16);
+    assert_ne!(exact_weights, rounded_weights);
+    let interval = &exact.scores.accuracy;
+    let found = rounded.scores.accuracy.value;
+    assert!(
+        (interval.low..=interval.high).contains(&found),
+        "{found}, {interval:?} in f32"
+    );
+    let says = |report: &Report| {
+        report
+            .training
+            .notes
+            .iter()
+            .any(|note| note.contains("bf16"))
+    };
+    assert!(says(&rounded) && !says(&exact));
 }
 
 #[test]

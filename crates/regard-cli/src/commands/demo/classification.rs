@@ -3,6 +3,7 @@ use std::io::{Read, Write};
 use std::path::Path;
 
 use anyhow::Context;
+use regard_tasks::Precision;
 use regard_tasks::Task;
 use regard_tasks::columns::ColumnChoice;
 use regard_tasks::report;
@@ -42,6 +43,7 @@ pub(super) fn run(out: &Path, seed: u64) -> anyhow::Result<()> {
         seed,
         resume: unfinished.exists(),
         device: "cpu".to_owned(),
+        precision: Precision::Auto,
         rivals: true,
     };
     let report = train(&request, "regard demo, with the same --out and --seed")?;

@@ -2,6 +2,7 @@ use std::fs;
 use std::path::Path;
 
 use anyhow::Context;
+use regard_tasks::Precision;
 use regard_tasks::Task;
 use regard_tasks::sequence_to_sequence::{
     self, AttentionPart, Kind, PairColumns, PairFiles, Settings, TrainRequest, Writer,
@@ -65,6 +66,7 @@ pub(super) fn run(out: &Path, seed: u64) -> anyhow::Result<()> {
         seed,
         resume: out.join("model.training").exists(),
         device: "cpu".to_owned(),
+        precision: Precision::Auto,
     };
     let again = "regard demo summarization, with the same --out and --seed";
     let report = watched(again, |progress| {

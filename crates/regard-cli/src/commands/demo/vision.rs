@@ -3,6 +3,7 @@ use std::io::Read;
 use std::path::Path;
 
 use anyhow::{Context, bail};
+use regard_tasks::Precision;
 use regard_tasks::Task;
 use regard_tasks::image_recognition::{self, ImageClassifier, MapRequest, Settings, TrainRequest};
 use regard_tasks::pictures::Picture;
@@ -38,6 +39,7 @@ pub(super) fn run(out: &Path, seed: u64) -> anyhow::Result<()> {
         seed,
         resume: out.join("model.training").exists(),
         device: "cpu".to_owned(),
+        precision: Precision::Auto,
         rivals: true,
         ..TrainRequest::default()
     };

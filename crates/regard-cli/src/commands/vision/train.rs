@@ -4,7 +4,9 @@ use clap::Args;
 use regard_tasks::image_recognition::{self, TrainRequest};
 use regard_tasks::pictures::PictureColumns;
 
-use crate::commands::train::{check_minutes, quoted, resume_command, summary, watched};
+use crate::commands::train::{
+    PrecisionChoice, check_minutes, quoted, resume_command, summary, watched,
+};
 use crate::settings;
 use crate::terminal::{print, tell};
 
@@ -59,6 +61,9 @@ pub(crate) struct Vision {
     /// Where to compute.
     #[arg(long, default_value = "cpu", value_name = "DEVICE")]
     device: String,
+    /// What matrix products are computed with; `regard bench` measures both.
+    #[arg(long, value_enum, default_value = "auto", value_name = "PRECISION")]
+    precision: PrecisionChoice,
     /// Do not train the rival that the score stands beside (the same tokenizer without attention).
     #[arg(long)]
     no_rivals: bool,
@@ -82,6 +87,7 @@ impl Vision {
             seed: self.seed,
             resume: self.resume,
             device: self.device,
+            precision: self.precision.into(),
             rivals: !self.no_rivals,
         };
         let report = watched(&resume_command(), |progress| {

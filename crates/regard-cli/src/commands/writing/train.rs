@@ -6,7 +6,9 @@ use regard_tasks::sequence_to_sequence::{
 };
 
 use super::scores_table;
-use crate::commands::train::{check_minutes, how_it_went, quoted, resume_command, watched};
+use crate::commands::train::{
+    PrecisionChoice, check_minutes, how_it_went, quoted, resume_command, watched,
+};
 use crate::settings;
 use crate::terminal::{heading, print, tell};
 
@@ -63,6 +65,9 @@ pub(crate) struct Pairs {
     /// Where to compute.
     #[arg(long, default_value = "cpu", value_name = "DEVICE")]
     device: String,
+    /// What matrix products are computed with; `regard bench` measures both.
+    #[arg(long, value_enum, default_value = "auto", value_name = "PRECISION")]
+    precision: PrecisionChoice,
 }
 
 impl Pairs {
@@ -88,6 +93,7 @@ impl Pairs {
             seed: self.seed,
             resume: self.resume,
             device: self.device,
+            precision: self.precision.into(),
         };
         let report = watched(&resume_command(), |progress| {
             sequence_to_sequence::train(&request, progress)
