@@ -34,7 +34,11 @@ CASES = {
     "compact": "compact vision transformer, 0.5 M, 128 pictures of 28×28",
     "patches": "vision transformer of patches, 2.7 M, 128 pictures of 32×32×3",
 }
-STEP_BAR, ANSWER_BAR, MEMORY_BAR, AVX2_BAR = 1.0, 1.2, 1.0, 0.9
+STEP_BAR, ANSWER_BAR, MEMORY_BAR, AVX2_BAR, BF16_ANSWER_BAR = 1.0, 1.2, 1.0, 0.9, 1.0
+# How far apart losses and answers may be, as a share; in bf16 losses as a share of the first, which both learn by heart. In f32 the difference is the rounding of a few thousand
+# additions, and of the steps before. In bf16 a number is rounded by up to 2⁻⁹ of it, and not everywhere by both: autocast keeps
+# what lies between its operations in bf16, too.
+APART = {"f32": 2e-4, "bf16": 1e-2}
 
 
 def main():
@@ -43,6 +47,7 @@ def main():
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--program", help="a build of training_step.rs, instead of making one")
     parser.add_argument("--isa", choices=["avx2"], help="force an instruction set on both sides")
+    parser.add_argument("--precision", choices=APART, default="f32", help="of products; bf16 is autocast in PyTorch")
     parser.add_argument("--case", choices=CASES, action="append", help="only this one (may be said again)")
     parser.add_argument("--seconds", type=float, default=30.0, help="of steps for each case, and half as many of answers")
     parser.add_argument("--write", action=argparse.BooleanOptionalAction, default=True, help="docs/benchmarks.md")
@@ -120,6 +125,7 @@ class Row:
     steps: list = field(default_factory=lambda: ([], []))  # ours and the rival's, each [forward, backward, optimizer]
     answers: dict = field(default_factory=dict)  # rows: (ours, the rival's)
     memory: tuple = (0.0, 0.0)
+    apart: float = 0.0  # the largest difference of a loss or an answer, as a share
 
     def medians(self, part=None):
         """Seconds of ours and of the rival's."""
@@ -134,7 +140,7 @@ class Row:
         ours, theirs = self.medians()
         parts = "  ".join(f"{name} {self.medians(at)[0] * 1e3:.1f} ms ({self.ratio(at):.2f})" for at, name in enumerate(PARTS))
         answers = "  ".join(f"{rows}: {a * 1e3:.2f} ms ({b / a:.2f})" for rows, (a, b) in self.answers.items())
-        memory = f"{self.memory[0]:.0f} and {self.memory[1]:.0f} MiB"
+        memory = f"{self.memory[0]:.0f} and {self.memory[1]:.0f} MiB; apart {self.apart:.0e}"
         return f"{self.case}: {ours * 1e3:.1f} and {theirs * 1e3:.1f} ms, {theirs / ours:.2f}; {parts}; answers {answers}; {memory}"
 
 
@@ -145,14 +151,16 @@ def measure(case, program, options):
         isa = {"REGARD_ISA": options.isa, "ATEN_CPU_CAPABILITY": options.isa} if options.isa else {}
         if options.isa:  # PyTorch's products are oneDNN's and MKL's, which listen to their own words
             isa |= {"ONEDNN_MAX_CPU_ISA": "AVX2", "MKL_ENABLE_INSTRUCTIONS": "AVX2"}
-        ours = Side([program, case, parameters], {"RAYON_NUM_THREADS": str(options.threads), **isa})
-        rival = Side([sys.executable, ROOT / "bench" / "training_torch.py", case, parameters, options.threads], isa)
+        ours = Side([program, case, parameters, options.precision], {"RAYON_NUM_THREADS": str(options.threads), **isa})
+        rival = Side([sys.executable, ROOT / "bench" / "training_torch.py", case, parameters, options.threads, options.precision], isa)
         sides = (ours, rival)
         answers(row, sides, options)
-        started = time.perf_counter()
+        first, started = None, time.perf_counter()
         while len(row.steps[0]) < COMPARED or time.perf_counter() - started < options.seconds:
             found = [side.ask("step") for side in sides]
-            same(case, "loss", *(numbers.pop() for numbers in found))
+            losses = [numbers.pop() for numbers in found]
+            first = first or losses[1]
+            same(row, "loss", options, *losses, losses[1] if options.precision == "f32" else first)
             for steps, numbers in zip(row.steps, found):
                 steps.append(numbers)
         row.memory = tuple(side.added() for side in sides)
@@ -169,16 +177,19 @@ def answers(row, sides, options):
         started = time.perf_counter()
         while len(times[0]) < 7 or time.perf_counter() - started < options.seconds / 4:
             found = [side.ask(f"answer {rows}") for side in sides]
-            same(row.case, "answer", *(numbers[1] for numbers in found))
+            squares = [numbers[1] for numbers in found]
+            same(row, "answer", options, *squares, squares[1])
             for of_side, numbers in zip(times, found):
                 of_side.append(numbers[0])
         row.answers[rows] = tuple(statistics.median(of_side[2:]) for of_side in times)
 
 
-def same(case, what, ours, theirs):
-    """Both compute the same: the difference is the rounding of a few thousand additions, and of the steps before."""
-    if not abs(ours - theirs) <= 2e-4 * abs(theirs):
-        sys.exit(f"{case}: the {what} is {ours}, and {theirs} in PyTorch")
+def same(row, what, options, ours, theirs, unit):
+    """Both compute the same, but for rounding."""
+    apart = abs(ours - theirs) / abs(unit)
+    row.apart = max(row.apart, apart)
+    if not apart <= APART[options.precision]:
+        sys.exit(f"{row.case}: the {what} is {ours}, and {theirs} in PyTorch")
 
 
 def judge(rows, options):
@@ -187,7 +198,8 @@ def judge(rows, options):
         step_bar = AVX2_BAR if options.isa else STEP_BAR
         checks = [("step", row.ratio(), step_bar)]
         if not options.isa:
-            checks += [(f"answer to {count}", b / a, ANSWER_BAR) for count, (a, b) in row.answers.items()]
+            answer_bar = BF16_ANSWER_BAR if options.precision == "bf16" else ANSWER_BAR
+            checks += [(f"answer to {count}", b / a, answer_bar) for count, (a, b) in row.answers.items()]
             checks.append(("memory", row.memory[1] / row.memory[0], MEMORY_BAR))
         misses += [f"{row.case}, {what}: {ratio:.2f}, bar {bar}" for what, ratio, bar in checks if ratio < bar]
     return misses
@@ -195,20 +207,26 @@ def judge(rows, options):
 
 def marks(options):
     """The lines of docs/benchmarks.md that the tables stand between."""
-    kind = "training avx2" if options.isa else "training"
+    kind = "training avx2" if options.isa else {"f32": "training", "bf16": "training bf16"}[options.precision]
     return tuple(f"<!-- {kind}: {edge} -->" for edge in ("begin", "end"))
 
 
 def write(rows, misses, options):
     about = Path("/proc/cpuinfo").read_text()
     model = next((line.split(":")[1].strip() for line in about.splitlines() if line.startswith("model name")), platform.processor())
-    widest = "AVX2" if options.isa or "avx512f" not in about else "AVX-512"
+    bf16 = " with AMX" if "amx_bf16" in about else " with AVX-512-BF16" if "avx512_bf16" in about else ""
+    widest = "AVX2" if options.isa or "avx512f" not in about else "AVX-512" + bf16
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True).stdout.strip()
-    command = "python3 bench/training.py" + (f" --isa {options.isa}" if options.isa else "") + f" --seconds {options.seconds:g}"
+    said = (f" --isa {options.isa}" if options.isa else "") + (f" --precision {options.precision}" if options.precision != "f32" else "")
+    command = f"python3 bench/training.py{said} --seconds {options.seconds:g}"
+    computed = {
+        "f32": "f32, no dropout;",
+        "bf16": f"Products in\nbf16, PyTorch's by autocast; losses and answers at most {max(row.apart for row in rows):.1e} of them apart; no dropout;",
+    }[options.precision]
     ms = lambda seconds: f"{seconds * 1e3:.1f} ms"
     lines = [
         f"Measured {time.strftime('%Y-%m-%d')} on {os.cpu_count()} cores of {model}, {widest}, {options.threads} threads, commit {commit}, by",
-        f"`{command}`, beside PyTorch 2.15.0. A ratio is PyTorch's time over ours: above 1 ours is faster. f32, no dropout;",
+        f"`{command}`, beside PyTorch 2.15.0. A ratio is PyTorch's time over ours: above 1 ours is faster. {computed}",
         "memory is what a process held at its worst moment beyond what it held before the first step.",
         "",
         "| step | ours | PyTorch | ratio | forward | backward | optimizer | memory, ours and PyTorch's |",

@@ -1,6 +1,6 @@
 """The models of `bench/training.py` in PyTorch: reads a line, answers with a line, as `training_step.rs` does.
 
-    python3 bench/training_torch.py CASE PARAMETERS THREADS
+    python3 bench/training_torch.py CASE PARAMETERS THREADS PRECISION
 """
 
 import json
@@ -244,7 +244,8 @@ CASES = {"classifier": Classifier, "translator": Translator, "compact": Compact,
 
 
 def main():
-    case, path, threads = sys.argv[1:]
+    case, path, threads, precision = sys.argv[1:]
+    products = lambda: torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16")
     torch.set_num_threads(int(threads))
     model = CASES[case](read(path))
     decays = lambda wanted: [p for p in model.parameters() if (p.dim() > 1) == wanted]
@@ -256,7 +257,8 @@ def main():
         words = line.split()
         started = time.perf_counter()
         if words == ["step"]:
-            loss = F.cross_entropy(model(*inputs), wanted, label_smoothing=model.smoothing)
+            with products():
+                loss = F.cross_entropy(model(*inputs), wanted, label_smoothing=model.smoothing)
             value = loss.item()
             forward = time.perf_counter()
             loss.backward()
@@ -268,9 +270,9 @@ def main():
             print(forward - started, backward - forward, end - backward, value, flush=True)
         elif words[:1] == ["answer"]:
             asked, _ = model.inputs(int(words[1]))
-            with torch.inference_mode():
+            with torch.inference_mode(), products():
                 started = time.perf_counter()
-                square = model(*asked).square().mean().item()
+                square = model(*asked).float().square().mean().item()
                 print(time.perf_counter() - started, square, flush=True)
         else:
             sys.exit(f"cannot answer `{line}`")
