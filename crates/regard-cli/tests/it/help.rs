@@ -54,7 +54,10 @@ fn bench_measures_every_kernel_and_says_what_it_runs_with() {
     let rows = facts["rows"].as_array().expect("rows");
     let names: Vec<&str> = rows.iter().filter_map(|row| row["what"].as_str()).collect();
     assert!(names.contains(&"memory, copied"), "{names:?}");
-    assert!(names.iter().any(|name| name.starts_with("product of")));
+    for precision in ["f32", "bf16"] {
+        let product = |name: &&str| name.starts_with("product of") && name.ends_with(precision);
+        assert!(names.iter().any(product), "{names:?}");
+    }
     assert!(
         names
             .iter()
