@@ -11,7 +11,7 @@ use super::panels::{Means, Panels, Side, pack_tile, tile_step};
 use super::product::{Tile, tile_rows};
 use super::rounded_blocks;
 use super::rounded_rows::RoundedRows;
-use super::{Kernel, Simd, run, run_pairs};
+use super::{BLOCK, Kernel, Simd, run, run_pairs};
 use crate::{Isa, Precision};
 
 /// What the sums are added to.
@@ -241,7 +241,13 @@ fn by_rows(
     };
     // As many tasks for every thread. Every element is summed in the same order whatever the tasks are.
     let tasks = left.rows.div_ceil(ROWS).next_multiple_of(threads);
-    let rows = left.rows.div_ceil(tasks);
+    let rows = match right {
+        // Whole blocks: those at the edge go through another place.
+        Laid::Panels(panels) if panels.means.precision == Precision::Bf16 => {
+            left.rows.div_ceil(tasks).next_multiple_of(BLOCK)
+        }
+        _ => left.rows.div_ceil(tasks),
+    };
     let (second, finish) = match then {
         Some(Then { second, finish }) => (second, Some(finish)),
         None => (Default::default(), None),
