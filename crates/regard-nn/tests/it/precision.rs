@@ -85,7 +85,7 @@ fn losses(steps: u64) -> Vec<f32> {
     let device = Device::flex().autodiff();
     let mut model = config.init(1, &device);
     let mut optimizer = AdamW::new(AdamWConfig::default());
-    let ids: Vec<i32> = (0..48 * 12).map(|at| (at * 7919 % 50) as i32).collect();
+    let ids: Vec<i32> = (0..48 * 12).map(|at| at * 7919 % 50).collect();
     let wanted: Vec<i32> = ids.iter().step_by(12).map(|id| id % 2).collect();
     let wanted = Tensor::<2, Int>::from_data(TensorData::new(wanted, [48, 1]), &device);
     let mut losses = Vec::new();
