@@ -8,12 +8,14 @@ use crate::operation::{flex, is_fused, unflex};
 ///
 /// The positions of a row lie one behind the other. There is room for all that may come from the beginning, so that growing
 /// copies nothing; a system like Linux gives memory to what is written only. Rows that are chosen anew, as beam search does
-/// after every position, share most of what they have seen: only what differs is copied.
+/// after every position, share most of what they have seen: only what differs is copied. Fewer rows stay in the same memory:
+/// whenever a sentence of a batch ends there are fewer, and memory of another size each time piles up in an allocator.
 #[derive(Clone, Debug)]
 pub struct KeyValueCache {
-    /// `[rows, room, width]`
+    /// `[at least rows, room, width]`
     keys: Tensor<3>,
     values: Tensor<3>,
+    rows: usize,
     /// For every position and row, the row that wrote it: equal rows at a position hold the same there.
     writers: Vec<Vec<u32>>,
     heads: usize,
@@ -26,6 +28,7 @@ impl KeyValueCache {
         Self {
             keys: room(),
             values: room(),
+            rows,
             writers: Vec::new(),
             heads,
         }
@@ -42,8 +45,8 @@ impl KeyValueCache {
     ///
     /// If all positions are written.
     pub fn push(&mut self, keys: Tensor<3>, values: Tensor<3>) {
-        let at = self.length();
-        let [rows, room, width] = self.keys.dims();
+        let (at, rows) = (self.length(), self.rows);
+        let [_, room, width] = self.keys.dims();
         assert!(at < room, "a cache of {room} positions is full");
         for (all, new) in [(&mut self.keys, keys), (&mut self.values, values)] {
             // Taken out and put back: memory with one owner is written in place.
@@ -55,10 +58,11 @@ impl KeyValueCache {
 
     /// Keys and values of all positions written, `[rows, heads, positions, head_dim]`: views, nothing is copied.
     pub fn seen(&self) -> (Tensor<4>, Tensor<4>) {
-        let [rows, room, width] = self.keys.dims();
+        let [places, room, width] = self.keys.dims();
         let view = |all: &Tensor<3>| {
             all.clone()
-                .reshape([rows, room, self.heads, width / self.heads])
+                .reshape([places, room, self.heads, width / self.heads])
+                .narrow(0, 0, self.rows)
                 .narrow(1, 0, self.length())
                 .permute([0, 2, 1, 3])
         };
@@ -67,66 +71,42 @@ impl KeyValueCache {
 
     /// Keeps these rows, in this order; a row may be taken more than once.
     pub fn select(&mut self, rows: &[usize]) {
-        let moves = self.moves(rows);
+        for all in [&mut self.keys, &mut self.values] {
+            *all = if rows.len() <= self.rows && is_fused(all) {
+                // Taken out and put back: memory with one owner is written in place.
+                let none = Tensor::zeros([0, 0, 0], &all.device());
+                moved(std::mem::replace(all, none), &self.writers, rows)
+            } else {
+                chosen(all, self.writers.len(), rows)
+            };
+        }
         for writers in &mut self.writers {
             *writers = rows.iter().map(|row| writers[*row]).collect();
         }
-        for all in [&mut self.keys, &mut self.values] {
-            *all = match &moves {
-                // Taken out and put back: memory with one owner is written in place.
-                Some(moves) if is_fused(all) => {
-                    let none = Tensor::zeros([0, 0, 0], &all.device());
-                    moved(std::mem::replace(all, none), moves)
-                }
-                _ => chosen(all, self.writers.len(), rows),
-            };
-        }
-    }
-
-    /// What must be copied where the number of rows stays.
-    fn moves(&self, rows: &[usize]) -> Option<Vec<Move>> {
-        if rows.len() != self.keys.dims()[0] {
-            return None;
-        }
-        let differ = self
-            .writers
-            .iter()
-            .enumerate()
-            .flat_map(|(position, writers)| {
-                let rows = rows.iter().enumerate();
-                rows.filter(|(to, from)| writers[*to] != writers[**from])
-                    .map(move |(to, from)| Move {
-                        position,
-                        from: *from,
-                        to,
-                    })
-            });
-        Some(differ.collect())
+        self.rows = rows.len();
     }
 }
 
-/// A row takes over what another has seen at a position.
-struct Move {
-    position: usize,
-    from: usize,
-    to: usize,
-}
-
-/// The tensor with its rows taken over, in its own memory.
-fn moved(all: Tensor<3>, moves: &[Move]) -> Tensor<3> {
+/// The tensor with its rows taken over, in its own memory: no more than there were.
+fn moved(all: Tensor<3>, writers: &[Vec<u32>], rows: &[usize]) -> Tensor<3> {
     let [_, room, width] = all.dims();
     let Some(mut flex) = flex(all) else {
         unreachable!("the CPU's tensors are the fused ones");
     };
     let storage = flex.storage_mut::<f32>();
     let at = |row: usize, position: usize| (row * room + position) * width;
-    // Read before anything is written: a row may be taken over and take over.
-    let mut taken = Vec::with_capacity(moves.len() * width);
-    for one in moves {
-        taken.extend_from_slice(&storage[at(one.from, one.position)..][..width]);
-    }
-    for (one, taken) in moves.iter().zip(taken.chunks_exact(width.max(1))) {
-        storage[at(one.to, one.position)..][..width].copy_from_slice(taken);
+    let mut taken = Vec::new();
+    for (position, writers) in writers.iter().enumerate() {
+        let rows = rows.iter().enumerate();
+        let differ = rows.filter(|(to, from)| writers[*to] != writers[**from]);
+        // Read before anything is written: a row may be taken over and take over.
+        taken.clear();
+        for (_, from) in differ.clone() {
+            taken.extend_from_slice(&storage[at(*from, position)..][..width]);
+        }
+        for ((to, _), taken) in differ.zip(taken.chunks_exact(width.max(1))) {
+            storage[at(to, position)..][..width].copy_from_slice(taken);
+        }
     }
     unflex(flex)
 }
@@ -140,4 +120,43 @@ fn chosen(all: &Tensor<3>, written: usize, rows: &[usize]) -> Tensor<3> {
     let kept = all.clone().narrow(1, 0, written).select(0, rows);
     Tensor::zeros([count, room, width], &all.device())
         .slice_assign([0..count, 0..written, 0..width], kept)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const WIDTH: usize = 2;
+
+    /// The next position of every row, also for the naive twin: a list of all numbers for each row.
+    fn push(cache: &mut KeyValueCache, twin: &mut [Vec<f32>]) {
+        let next = (0..).map(|at| (100 * cache.length() + at) as f32);
+        let next: Vec<f32> = next.take(twin.len() * WIDTH).collect();
+        for (row, numbers) in twin.iter_mut().zip(next.chunks(WIDTH)) {
+            row.extend(numbers);
+        }
+        let shape = [twin.len(), 1, WIDTH];
+        let keys = Tensor::<3>::from_data(TensorData::new(next, shape), &Device::flex());
+        cache.push(keys.clone(), keys.neg());
+    }
+
+    #[test]
+    fn rows_that_leave_or_are_taken_over_are_as_if_each_were_copied() {
+        let mut cache = KeyValueCache::new(4, 6, WIDTH, 1, &Device::flex());
+        let mut twin = vec![Vec::new(); 4];
+        push(&mut cache, &mut twin);
+        let choices: [&[usize]; 5] = [&[1, 0, 3, 2], &[3, 1, 1], &[2, 0, 0], &[1, 2], &[1, 1, 0]];
+        for rows in choices {
+            push(&mut cache, &mut twin);
+            cache.select(rows);
+            twin = rows.iter().map(|row| twin[*row].clone()).collect();
+            let (keys, values) = cache.seen();
+            assert_eq!(keys.dims(), [rows.len(), 1, cache.length(), WIDTH]);
+            for (found, sign) in [(keys, 1.0), (values, -1.0)] {
+                let found: Vec<f32> = found.into_data().iter::<f32>().collect();
+                let expected: Vec<f32> = twin.concat().iter().map(|x| sign * x).collect();
+                assert_eq!(found, expected, "{rows:?}");
+            }
+        }
+    }
 }
