@@ -8,8 +8,8 @@ mod sentence;
 use rayon::prelude::*;
 
 use crate::Noise;
-use crate::models::sequence_to_sequence::{SequenceToSequence, numbers};
-use crate::operation::log_sum_exp;
+use crate::models::sequence_to_sequence::SequenceToSequence;
+use crate::operation::{log_sum_exp, numbers};
 use sentence::Sentence;
 
 /// How to choose.

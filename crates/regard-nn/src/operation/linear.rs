@@ -12,7 +12,8 @@ use regard_kernels::{PackedMatrix, product_and_sums, product_then};
 use super::kept::Weight;
 use super::memory::{give_back, take};
 use super::storage::{
-    FlexTensor, contiguous, elements, flex, from_array, from_vec, register, shape, unflex, view2,
+    FlexTensor, contiguous, elements, flex, from_array, from_vec, numbers, register, shape, unflex,
+    view2,
 };
 use super::{composed, is_fused};
 
@@ -90,6 +91,23 @@ impl ScoreTable {
             return unflex(from_array(packed.product(view2(&h), None)));
         }
         h.matmul(self.table.clone().transpose())
+    }
+
+    /// [`scores`](Self::scores) in memory that is used again, as far as it is long enough: one row after the other.
+    ///
+    /// # Panics
+    ///
+    /// As [`scores`](Self::scores).
+    pub fn scores_into(&self, h: Tensor<2>, out: &mut Vec<f32>) {
+        if is_fused(&h)
+            && let (Some(packed), Some(h)) = (&self.packed, flex(h.clone()))
+        {
+            let h = view2(&h);
+            out.resize(h.nrows() * packed.dim().1, 0.0);
+            packed.product_then(h, None, out, &mut [], |_, _, _| ());
+        } else {
+            *out = numbers(self.scores(h));
+        }
     }
 }
 

@@ -37,7 +37,7 @@ pub use rotary::rotary;
 pub(crate) use dropout::{add_dropped, dropout};
 pub(crate) use feed_forward::feed_forward;
 pub(crate) use memory::give_back;
-pub(crate) use storage::{FlexTensor, contiguous, flex, unflex};
+pub(crate) use storage::{FlexTensor, contiguous, flex, numbers, unflex};
 pub(crate) use vectors::{log_sum_exp, widest};
 
 use std::sync::LazyLock;

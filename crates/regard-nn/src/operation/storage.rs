@@ -133,3 +133,12 @@ pub(crate) fn contiguous(tensor: FlexTensor) -> FlexTensor {
 pub(super) fn shape(tensor: &FlexTensor) -> Vec<usize> {
     tensor.layout().shape().to_vec()
 }
+
+/// The elements, in memory that is taken over where they are single precision.
+pub(crate) fn numbers(tensor: Tensor<2>) -> Vec<f32> {
+    let data = tensor.into_data().convert::<f32>();
+    match data.try_into_vec() {
+        Ok(numbers) => numbers,
+        Err(error) => unreachable!("just made single precision: {error:?}"),
+    }
+}

@@ -16,6 +16,8 @@ pub struct Decoding {
     /// `[positions, width]`
     positions: Tensor<2>,
     table: ScoreTable,
+    /// Of the last step, `[sentences · hypotheses, vocabulary]`.
+    logits: Vec<f32>,
     /// The pointer's keys of the sources, `[sentences, source, width]`, and the sources.
     copied: Option<(Tensor<3>, Vec<Vec<u32>>)>,
     at: usize,
@@ -45,6 +47,7 @@ impl SequenceToSequence {
                 .collect(),
             positions: sinusoidal(positions, width, &device),
             table: ScoreTable::new(self.tokens.weight.val()),
+            logits: Vec::new(),
             copied: self.pointer.as_ref().map(|pointer| {
                 let sources = sources.iter().map(|source| source.to_vec()).collect();
                 (pointer.key.forward(source), sources)
@@ -61,7 +64,7 @@ impl SequenceToSequence {
     /// # Panics
     ///
     /// If there is not one token for each hypothesis, or all `positions` are written.
-    pub fn step(&self, decoding: &mut Decoding, tokens: &[u32]) -> Vec<f32> {
+    pub fn step<'a>(&self, decoding: &'a mut Decoding, tokens: &[u32]) -> &'a [f32] {
         let rows = decoding.lengths.len() * decoding.hypotheses;
         assert_eq!(tokens.len(), rows, "one token for each hypothesis");
         let ids: Vec<i32> = tokens.iter().map(|token| *token as i32).collect();
@@ -80,11 +83,12 @@ impl SequenceToSequence {
         }
         decoding.at += 1;
         let h = self.decoder_norm.forward(x.reshape([rows, width]));
-        let mut logits = numbers(decoding.table.scores(h.clone()));
+        let logits = &mut decoding.logits;
+        decoding.table.scores_into(h.clone(), logits);
         if let (Some(pointer), Some((keys, sources))) = (&self.pointer, &decoding.copied) {
             let h = h.reshape([sources.len(), decoding.hypotheses, width]);
             let look = pointer.look(h, keys.clone(), &decoding.lengths);
-            look.mix(&mut logits, sources);
+            look.mix(logits, sources);
         }
         logits
     }
@@ -125,15 +129,6 @@ impl Decoding {
         self.sources
             .iter_mut()
             .for_each(|source| source.select(&sentences));
-    }
-}
-
-/// The elements, in memory that is taken over where they are single precision.
-pub(crate) fn numbers(logits: Tensor<2>) -> Vec<f32> {
-    let data = logits.into_data().convert::<f32>();
-    match data.try_into_vec() {
-        Ok(numbers) => numbers,
-        Err(error) => unreachable!("just made single precision: {error:?}"),
     }
 }
 

@@ -22,7 +22,6 @@ use burn::tensor::{Device, Int, Tensor, TensorData};
 
 pub use config::SequenceToSequenceConfig;
 pub use decoding::Decoding;
-pub(crate) use decoding::numbers;
 pub use pointer::{Copied, Pointer};
 
 use crate::Noise;
