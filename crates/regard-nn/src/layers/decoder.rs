@@ -1,13 +1,14 @@
 //! A decoder layer that normalises first: what was written so far, then the source, then each position for itself.
 
 use burn::module::Module;
-use burn::tensor::{Device, Int, Tensor};
+use burn::tensor::{Device, Int, Tensor, TensorData};
 use regard_kernels::Causal;
 
 use super::{
     FeedForward, FeedForwardConfig, KeyValueCache, LayerNorm, MultiHead, MultiHeadConfig,
     MultiHeadInput,
 };
+use crate::operation::{flex, is_fused, unflex};
 use crate::{ConfigError, Noise};
 
 /// Sizes of a [`DecoderLayer`].
@@ -55,11 +56,42 @@ pub struct SourceKeys {
 }
 
 impl SourceKeys {
-    /// Keeps these sentences, in this order.
-    pub fn select(&mut self, sentences: &Tensor<1, Int>) {
-        self.keys = self.keys.clone().select(0, sentences.clone());
-        self.values = self.values.clone().select(0, sentences.clone());
+    /// Keeps these sentences, in ascending order, in the memory they lie in: as with the rows of a [`KeyValueCache`].
+    ///
+    /// # Panics
+    ///
+    /// If a sentence comes before one of a lower number.
+    pub fn keep(&mut self, sentences: &[usize]) {
+        assert!(sentences.is_sorted(), "sentences are kept in their order");
+        for all in [&mut self.keys, &mut self.values] {
+            // Taken out and put back: memory with one owner is written in place.
+            let none = Tensor::zeros([0, 0, 0, 0], &all.device());
+            *all = kept(std::mem::replace(all, none), sentences);
+        }
     }
+}
+
+fn kept(all: Tensor<4>, sentences: &[usize]) -> Tensor<4> {
+    let [_, heads, sequence, head_dim] = all.dims();
+    let (each, device) = (heads * sequence * head_dim, all.device());
+    if is_fused(&all)
+        && let Some(mut flex) = flex(all.clone())
+        && flex.layout().start_offset() == 0
+        && flex.layout().strides()[0] == each as isize
+    {
+        drop(all);
+        let storage = flex.storage_mut::<f32>();
+        for (to, from) in sentences.iter().enumerate() {
+            storage.copy_within(from * each..(from + 1) * each, to * each);
+        }
+        return unflex(flex).narrow(0, 0, sentences.len());
+    }
+    let sentences: Vec<i32> = sentences.iter().map(|at| *at as i32).collect();
+    let count = sentences.len();
+    all.select(
+        0,
+        Tensor::<1, Int>::from_data(TensorData::new(sentences, [count]), &device),
+    )
 }
 
 impl DecoderLayerConfig {

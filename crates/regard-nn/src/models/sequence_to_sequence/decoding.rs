@@ -105,7 +105,11 @@ impl Decoding {
         self.caches.iter_mut().for_each(|cache| cache.select(rows));
     }
 
-    /// Keeps these sentences, in this order, with all their hypotheses.
+    /// Keeps these sentences, in ascending order, with all their hypotheses.
+    ///
+    /// # Panics
+    ///
+    /// If a sentence comes before one of a lower number.
     pub fn keep(&mut self, sentences: &[usize]) {
         if sentences.len() == self.lengths.len() {
             return;
@@ -117,18 +121,17 @@ impl Decoding {
             .collect();
         self.reorder(&rows);
         self.lengths = sentences.iter().map(|at| self.lengths[*at]).collect();
-        let kept = sentences;
-        let sentences = index(sentences, &self.positions.device());
         if let Some((keys, sources)) = &mut self.copied {
-            *keys = keys.clone().select(0, sentences.clone());
-            *sources = kept
+            let kept = index(sentences, &self.positions.device());
+            *keys = keys.clone().select(0, kept);
+            *sources = sentences
                 .iter()
                 .map(|at| std::mem::take(&mut sources[*at]))
                 .collect();
         }
         self.sources
             .iter_mut()
-            .for_each(|source| source.select(&sentences));
+            .for_each(|source| source.keep(sentences));
     }
 }
 
