@@ -247,6 +247,35 @@ impl<'a> Head<'a> {
         }
     }
 
+    /// A part of some rows, which lie in one page, times `factor`; the rows of `into` are `step` apart, with zeros behind.
+    #[inline(always)]
+    pub(crate) fn copy_block(
+        &self,
+        rows: Range<usize>,
+        columns: Range<usize>,
+        factor: f32,
+        into: &mut [f32],
+        step: usize,
+    ) {
+        if step == 0 || rows.is_empty() {
+            return;
+        }
+        if self.numbers.pages.is_some() || matches!(self.numbers.stored, Stored::Int8(..)) {
+            for (row, into) in rows.zip(into.chunks_exact_mut(step)) {
+                self.copy_part(row, columns.clone(), factor, &mut *into);
+            }
+            return;
+        }
+        let of = s![self.batch, self.head, rows, columns];
+        match self.numbers.stored {
+            Stored::F32(view) => widen_rows(view.slice_move(of), factor, into, step),
+            Stored::F64(view) => widen_rows(view.slice_move(of), factor, into, step),
+            Stored::Bf16(view) => widen_rows(view.slice_move(of), factor, into, step),
+            Stored::F16(view) => widen_rows(view.slice_move(of), factor, into, step),
+            Stored::Int8(..) => unreachable!("row by row"),
+        }
+    }
+
     /// A part of one row, times `factor`.
     #[inline(always)]
     pub(crate) fn copy_part(

@@ -75,6 +75,27 @@ impl<'u> Arithmetic<'u> {
         }
     }
 
+    /// `range` in blocks of `length`; in pairs, a rest that fills no more than a step belongs to the last: it would be padded to
+    /// one and packed alone.
+    pub(super) fn blocks(
+        self,
+        range: Range<usize>,
+        length: usize,
+    ) -> impl Iterator<Item = Range<usize>> {
+        let rest = match self {
+            Arithmetic::F32 => 0,
+            Arithmetic::Pairs(_) => PAIRED,
+        };
+        let mut start = range.start;
+        std::iter::from_fn(move || {
+            let left = range.end.saturating_sub(start);
+            let taken = if left <= length + rest { left } else { length };
+            let block = start..start + taken;
+            start += taken;
+            (taken > 0).then_some(block)
+        })
+    }
+
     /// Rows of a head as the left side of a product, `[rows, width]`; in `room` for [`rows_room`].
     #[inline(always)]
     pub(super) fn rows<'a: 'r, 'r, S: Simd>(
@@ -118,13 +139,15 @@ impl<'u> Arithmetic<'u> {
     }
 }
 
-/// The numbers of room for [`Arithmetic::rows`].
+/// The numbers of room for [`Arithmetic::rows`], of blocks of `rows`.
 pub(super) fn rows_room(rows: usize, width: usize) -> usize {
+    let rows = rows + PAIRED;
     words::spare(width) + rows * width.max(words::width(width))
 }
 
-/// The numbers of room for [`Arithmetic::turned`].
+/// The numbers of room for [`Arithmetic::turned`], likewise.
 pub(super) fn turned_room(rows: usize, width: usize) -> usize {
+    let rows = rows + PAIRED;
     words::spare(width) + lines(width) * rows.next_multiple_of(PAIRED)
 }
 

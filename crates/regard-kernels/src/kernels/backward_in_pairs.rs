@@ -25,13 +25,14 @@ use crate::{Element, Isa};
 
 /// Queries of a block: with them a sum of `dk` or `dv` is loaded and stored once for 128 steps.
 const QUERIES: usize = 256;
-/// Keys of a block.
+/// Keys of a block; the last may have [`PAIRED`] more.
 const KEYS: usize = 64;
+const MOST_KEYS: usize = KEYS + PAIRED;
 /// Queries whose pairs exist in f32 at a time: with their gradients 16 KiB.
 const PANEL: usize = PAIRED;
 
-/// Numbers that the sums of a head's `dk` and `dv` may take on a thread: 2 MiB.
-const SUMS: usize = 1 << 19;
+/// Numbers that the sums of a head's `dk` and `dv` may take on a thread: 4 MiB.
+const SUMS: usize = 1 << 20;
 /// With as many heads as this, or so few keys, a head is a task; see [`backward`](super::backward).
 const HEADS_ENOUGH: usize = 8;
 const FEW_KEYS: usize = 512;
@@ -128,25 +129,25 @@ fn sizes(problem: &Problem<'_>) -> [usize; 19] {
     let (head_dim, value_dim) = (problem.q.dim().3, problem.v.dim().3);
     let wide = head_dim.max(value_dim);
     [
-        QUERIES / 2 * lines(head_dim),               // q, of two queries a word
-        QUERIES * words::width(head_dim),            // q transposed, of two columns a word
-        QUERIES / 2 * lines(value_dim),              // do, likewise
-        QUERIES * words::width(value_dim),           // do transposed, likewise
-        QUERIES,                                     // lse
-        QUERIES,                                     // D
-        QUERIES * lines(wide),                       // rows of out, of do, of words
-        QUERIES * lines(wide),                       // rows of do, later of dq
-        words::spare(wide),                          // for numbers that are not bf16
-        QUERIES * lines(head_dim),                   // dq, transposed
-        KEYS * PANEL,                                // weights
-        KEYS * PANEL,                                // gradients of the scores
-        problem.softcap.map_or(0, |_| KEYS * PANEL), // the slopes of the cap
-        KEYS * QUERIES / 2,                          // weights, of two queries a word
-        KEYS * QUERIES / 2,                          // gradients, likewise
-        KEYS / 2 * PANEL,                            // gradients, of two keys a word
-        rows_room(KEYS, head_dim),                   // keys
-        turned_room(KEYS, head_dim),                 // keys, transposed
-        rows_room(KEYS, value_dim),                  // values
+        QUERIES / 2 * lines(head_dim),     // q, of two queries a word
+        QUERIES * words::width(head_dim),  // q transposed, of two columns a word
+        QUERIES / 2 * lines(value_dim),    // do, likewise
+        QUERIES * words::width(value_dim), // do transposed, likewise
+        QUERIES,                           // lse
+        QUERIES,                           // D
+        QUERIES * lines(wide),             // rows of out, of do, of words
+        QUERIES * lines(wide),             // rows of do, later of dq
+        words::spare(wide),                // for numbers that are not bf16
+        QUERIES * lines(head_dim),         // dq, transposed
+        MOST_KEYS * PANEL,                 // weights
+        MOST_KEYS * PANEL,                 // gradients of the scores
+        problem.softcap.map_or(0, |_| MOST_KEYS * PANEL), // the slopes of the cap
+        MOST_KEYS * QUERIES / 2,           // weights, of two queries a word
+        MOST_KEYS * QUERIES / 2,           // gradients, likewise
+        MOST_KEYS / 2 * PANEL,             // gradients, of two keys a word
+        rows_room(KEYS, head_dim),         // keys
+        turned_room(KEYS, head_dim),       // keys, transposed
+        rows_room(KEYS, value_dim),        // values
     ]
 }
 
@@ -412,7 +413,7 @@ impl KeyHead<'_, '_> {
             let start = seen.start.max(own.start);
             start..seen.end.min(own.end).max(start)
         });
-        for keys in seen.flat_map(|seen| blocks(seen, KEYS)) {
+        for keys in seen.flat_map(|seen| arithmetic.blocks(seen, KEYS)) {
             let k_t = arithmetic.turned(simd, &k, keys.clone(), room.k_t);
             let v = arithmetic.rows(simd, &v, keys.clone(), room.v);
             let k = arithmetic.rows(simd, &k, keys.clone(), room.k);

@@ -17,7 +17,7 @@ use super::arithmetic::{Arithmetic, Left, multiply, rows_room, turned_room};
 use super::exponential::{exp2, exp2_short};
 use super::scores::Block;
 use super::tiles::{
-    LINE, RowsMut, blocks, from, from_mut, lines, outer, split, take, transpose, with_room,
+    LINE, RowsMut, from, from_mut, lines, outer, split, take, transpose, with_room,
 };
 use super::words;
 use crate::element::Numeric;
@@ -125,7 +125,7 @@ impl Kernel for Queries<'_, '_, '_> {
                 rows,
                 q_t,
                 state: Running {
-                    out_t,
+                    out_t: &mut out_t[..out_width * width.next_multiple_of(2 * S::LANES)],
                     out_width,
                     m,
                     l,
@@ -240,7 +240,10 @@ impl Queries<'_, '_, '_> {
             Arithmetic::F32 => KEYS,
             Arithmetic::Pairs(_) => KEYS_IN_PAIRS,
         };
-        for keys in seen.into_iter().flat_map(|seen| blocks(seen, length)) {
+        for keys in seen
+            .into_iter()
+            .flat_map(|seen| arithmetic.blocks(seen, length))
+        {
             let k = arithmetic.rows(simd, &k, keys.clone(), k_room);
             let v = arithmetic.turned(simd, &v, keys.clone(), v_room);
             for (lane, panel) in panels::<S>(width) {

@@ -74,9 +74,10 @@ fn for_each<T: Send>(tasks: Vec<T>, operations: usize, f: impl Fn(T) + Send + Sy
 
 #[cfg(test)]
 mod tests {
+    use half::bf16;
     use ndarray::Array4;
 
-    use crate::{Attention, Causal, Isa};
+    use crate::{Attention, Causal, Dropout, Isa};
 
     fn numbers(shape: (usize, usize, usize, usize), salt: usize) -> Array4<f32> {
         Array4::from_shape_fn(shape, |(b, h, i, c)| {
@@ -129,6 +130,98 @@ mod tests {
                 &wide_gradients.bias.expect("asked for"),
                 &gradients.bias.expect("asked for"),
             );
+        }
+    }
+
+    /// Forward and backward in pairs of bf16 and, of the same numbers, in f32; the errors of rounding weights to bf16.
+    fn in_pairs_as_in_f32(
+        isa: Isa,
+        (queries, keys, head_dim, value_dim): (usize, usize, usize, usize),
+        attention: &Attention<'_>,
+    ) {
+        let half = |shape, salt| numbers(shape, salt).mapv(bf16::from_f32);
+        let (q, k) = (
+            half((2, 2, queries, head_dim), 1),
+            half((2, 1, keys, head_dim), 2),
+        );
+        let (v, d_out) = (
+            half((2, 1, keys, value_dim), 3),
+            half((2, 2, queries, value_dim), 4),
+        );
+        let attention = attention.clone();
+        let pairs = attention.clone().isa(isa);
+        let found = pairs
+            .forward(q.view(), k.view(), v.view())
+            .expect("a good call");
+        let (out, lse) = (found.out.view(), found.log_sum_exp.view());
+        let gradients = pairs
+            .backward(q.view(), k.view(), v.view(), out, lse, d_out.view())
+            .expect("a good call");
+        let wide = |array: &Array4<bf16>| array.mapv(f32::from);
+        let plain = attention.isa(Isa::Scalar);
+        let (q, k, v, d_out) = (wide(&q), wide(&k), wide(&v), wide(&d_out));
+        let expected = plain
+            .forward(q.view(), k.view(), v.view())
+            .expect("a good call");
+        let (out, lse) = (expected.out.view(), expected.log_sum_exp.view());
+        let expected_gradients = plain
+            .backward(q.view(), k.view(), v.view(), out, lse, d_out.view())
+            .expect("a good call");
+        for (name, found, expected) in [
+            ("out", &found.out, &expected.out),
+            ("dq", &gradients.q, &expected_gradients.q),
+            ("dk", &gradients.k, &expected_gradients.k),
+            ("dv", &gradients.v, &expected_gradients.v),
+        ] {
+            let largest = expected
+                .iter()
+                .fold(0.1, |largest: f32, x| largest.max(x.abs()));
+            for (found, expected) in found.iter().zip(expected) {
+                let error = (f32::from(*found) - expected).abs();
+                assert!(
+                    error <= largest / 64.0,
+                    "{isa} {name} of {queries} x {keys}: {found} and {expected}"
+                );
+            }
+        }
+        for (found, expected) in found.log_sum_exp.iter().zip(&expected.log_sum_exp) {
+            let same = found == expected || (found - expected).abs() <= 1e-4;
+            assert!(
+                same,
+                "{isa} lse of {queries} x {keys}: {found} and {expected}"
+            );
+        }
+    }
+
+    #[test]
+    fn pairs_of_bf16_give_what_f32_gives_with_any_option() {
+        let all = Isa::available().into_iter().chain([Isa::WidePairs]);
+        for isa in all.filter(|isa| isa.multiplies_bf16()) {
+            for size in [
+                (1, 1, 1, 1),
+                (3, 700, 33, 20), // decoding
+                (65, 130, 17, 33),
+                (300, 96, 64, 15),
+                (128, 97, 80, 64),
+            ] {
+                let bias = numbers((1, 2, size.0, size.1), 5);
+                let plain = Attention::new();
+                for attention in [
+                    plain.clone(),
+                    plain.clone().causal(Causal::BottomRight),
+                    plain.clone().window(Some(40), Some(3)),
+                    plain.clone().softcap(1.5),
+                    plain.clone().scale(-0.3),
+                    plain.clone().dropout(Dropout {
+                        probability: 0.3,
+                        seed: 7,
+                    }),
+                    plain.clone().bias(bias.view()).slopes(&[0.1, 0.02]),
+                    plain.clone().sinks(&[0.5, -1.0]),
+                ] {
+                    in_pairs_as_in_f32(isa, size, &attention);
+                }
+            }
         }
     }
 }

@@ -322,8 +322,8 @@ impl Kernel for Hide<'_, '_> {
 
 /// A number for each pair, which lies in memory query by query.
 pub(super) trait Cells: Copy {
-    /// The part of a row that belongs to `keys`.
-    fn copy(&self, query: usize, keys: Range<usize>, into: &mut [f32]);
+    /// The part of some rows that belongs to `keys`, `step` apart; zeros behind it.
+    fn copy(&self, queries: Range<usize>, keys: Range<usize>, into: &mut [f32], step: usize);
 
     /// All rows one after the other, and how far apart they are, if they lie so.
     fn in_memory(&self) -> Option<(&[f32], usize)>;
@@ -331,8 +331,8 @@ pub(super) trait Cells: Copy {
 
 impl Cells for Head<'_> {
     #[inline(always)]
-    fn copy(&self, query: usize, keys: Range<usize>, into: &mut [f32]) {
-        self.copy_part(query, keys, 1.0, into);
+    fn copy(&self, queries: Range<usize>, keys: Range<usize>, into: &mut [f32], step: usize) {
+        self.copy_block(queries, keys, 1.0, into, step);
     }
 
     #[inline(always)]
@@ -344,18 +344,22 @@ impl Cells for Head<'_> {
 /// −∞ where the mask is false, 0 where it is true.
 impl Cells for ArrayView2<'_, bool> {
     #[inline(always)]
-    fn copy(&self, query: usize, keys: Range<usize>, into: &mut [f32]) {
+    fn copy(&self, queries: Range<usize>, keys: Range<usize>, into: &mut [f32], step: usize) {
         let hidden = |visible: bool| if visible { 0.0 } else { f32::NEG_INFINITY };
-        let row = self.slice(s![query, keys]);
-        match row.to_slice() {
-            Some(row) => into
-                .iter_mut()
-                .zip(row)
-                .for_each(|(into, &cell)| *into = hidden(cell)),
-            None => into
-                .iter_mut()
-                .zip(row)
-                .for_each(|(into, &cell)| *into = hidden(cell)),
+        let rows = self.slice(s![queries, keys]);
+        for (row, into) in rows.outer_iter().zip(into.chunks_exact_mut(step)) {
+            let (into, rest) = into.split_at_mut(row.len());
+            match row.to_slice() {
+                Some(row) => into
+                    .iter_mut()
+                    .zip(row)
+                    .for_each(|(into, &cell)| *into = hidden(cell)),
+                None => into
+                    .iter_mut()
+                    .zip(row)
+                    .for_each(|(into, &cell)| *into = hidden(cell)),
+            }
+            rest.fill(0.0);
         }
     }
 
@@ -388,22 +392,19 @@ impl<'a> Rows<'a> {
     ) -> Self {
         let first = block.queries.start + lane;
         if let Some((all, step)) = cells.in_memory() {
-            let cells = &all[first * step + block.keys.start..];
-            // Whole vectors are read, of keys and of queries.
+            // Whole vectors are read, of keys and of queries; a vector that only fills a panel begins behind the last.
+            let start = first * step + block.keys.start;
             let end = (S::LANES - 1) * step + block.keys.len().next_multiple_of(S::LANES);
-            if end <= cells.len() {
+            if start + end <= all.len() {
+                let cells = &all[start..];
                 return Rows { cells, step };
             }
         }
-        for (i, row) in room.chunks_exact_mut(KEYS).take(S::LANES).enumerate() {
-            let (row, rest) = row.split_at_mut(block.keys.len());
-            rest.fill(0.0);
-            if first + i < block.queries.end {
-                cells.copy(first + i, block.keys.clone(), row);
-            } else {
-                row.fill(0.0);
-            }
-        }
+        let end = block.queries.end.min(first + S::LANES);
+        let queries = first.min(end)..end; // none of a vector that only fills a panel
+        let (filled, rest) = room[..S::LANES * KEYS].split_at_mut(queries.len() * KEYS);
+        cells.copy(queries, block.keys.clone(), filled, KEYS);
+        rest.fill(0.0);
         Rows {
             cells: room.as_slice(),
             step: KEYS,

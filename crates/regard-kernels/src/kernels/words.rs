@@ -94,36 +94,46 @@ pub(super) fn pairs_of_rows<S: Simd>(
     let (filled, rest) = into.split_at_mut(rows.len().div_ceil(2) * columns);
     rest.fill(0.0);
     let width = head.width();
-    let mut row = 0;
-    while row < rows.len() {
-        let Some(part) = head.bf16_rows(rows.start + row..rows.end) else {
-            for (first, into) in rows
-                .clone()
-                .step_by(2)
-                .zip(filled.chunks_exact_mut(columns))
-            {
+    let (mut row, mut filled) = (rows.start, filled);
+    while row < rows.end {
+        let part = head.bf16_rows(row..rows.end);
+        // Two rows that lie in different pages are paired as other numbers are.
+        let as_they_are =
+            part.filter(|part| row + part.nrows() == rows.end || part.nrows() % 2 == 0);
+        let count = match as_they_are {
+            Some(part) => part.nrows(),
+            None => 2.min(rows.end - row),
+        };
+        let (into, rest) = filled.split_at_mut(count.div_ceil(2) * columns);
+        match as_they_are {
+            Some(part) => {
+                let mut rows = part.outer_iter();
+                for into in into.chunks_exact_mut(columns) {
+                    let (words, padding) = into.split_at_mut(width);
+                    padding.fill(0.0);
+                    match (rows.next(), rows.next()) {
+                        (Some(low), Some(high)) => {
+                            let both = slice(&low).iter().zip(slice(&high));
+                            for (into, (&low, &high)) in words.iter_mut().zip(both) {
+                                *into = word(low, high);
+                            }
+                        }
+                        (low, _) => {
+                            for (into, &low) in words.iter_mut().zip(low.iter().flatten()) {
+                                *into = word(low, bf16::ZERO);
+                            }
+                        }
+                    }
+                }
+            }
+            None => {
                 let widened = &mut spare[..2 * columns];
-                head.copy_rows(first..rows.end.min(first + 2), 1.0, widened, columns);
+                head.copy_rows(row..row + count, 1.0, widened, columns);
                 let (low, high) = widened.split_at(columns);
                 pair_rows(simd, low, high, into);
             }
-            return;
-        };
-        // The first of two rows is written as it is, with zeros above; the second is put on top of it.
-        for (i, numbers) in (row..).zip(part.outer_iter()) {
-            let (words, padding) = filled[i / 2 * columns..][..columns].split_at_mut(width);
-            if i % 2 == 0 {
-                padding.fill(0.0);
-                for (into, &low) in words.iter_mut().zip(slice(&numbers)) {
-                    *into = word(low, bf16::ZERO);
-                }
-            } else {
-                for (into, &high) in words.iter_mut().zip(slice(&numbers)) {
-                    *into = f32::from_bits(into.to_bits() | u32::from(high.to_bits()) << 16);
-                }
-            }
         }
-        row += part.nrows();
+        (row, filled) = (row + count, rest);
     }
 }
 
