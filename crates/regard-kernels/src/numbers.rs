@@ -105,6 +105,10 @@ impl<'a> Numbers<'a> {
         matches!(self.stored, Stored::Bf16(_))
     }
 
+    pub(crate) fn is_f32(&self) -> bool {
+        matches!(self.stored, Stored::F32(_))
+    }
+
     pub(crate) fn at(&self, batch: usize, head: usize, row: usize, column: usize) -> f64 {
         let (first, row) = self.place(batch, row);
         let at = [first, head, row, column];
@@ -177,9 +181,23 @@ impl<'a> Head<'a> {
     /// The first of `rows`, as many as lie in one place, if they are bf16 with neighbours side by side.
     #[inline(always)]
     pub(crate) fn bf16_rows(&self, rows: Range<usize>) -> Option<ArrayView2<'a, bf16>> {
-        let Stored::Bf16(view) = self.numbers.stored else {
-            return None;
-        };
+        match self.numbers.stored {
+            Stored::Bf16(view) => self.rows_of(view, rows),
+            _ => None,
+        }
+    }
+
+    /// Likewise, if they are f32.
+    #[inline(always)]
+    pub(crate) fn f32_rows(&self, rows: Range<usize>) -> Option<ArrayView2<'a, f32>> {
+        match self.numbers.stored {
+            Stored::F32(view) => self.rows_of(view, rows),
+            _ => None,
+        }
+    }
+
+    #[inline(always)]
+    fn rows_of<T>(&self, view: ArrayView4<'a, T>, rows: Range<usize>) -> Option<ArrayView2<'a, T>> {
         if view.strides()[3] != 1 && self.width() > 1 {
             return None;
         }

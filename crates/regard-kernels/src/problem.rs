@@ -6,7 +6,7 @@ use crate::attention::Attention;
 use crate::mask::Visibility;
 use crate::memory::expect_room;
 use crate::numbers::Numbers;
-use crate::{Blocks, Dropout, Error, reference};
+use crate::{Blocks, Dropout, Error, Precision, reference};
 
 /// Shapes fit, and the mask and the bias are broadcast to `[batch, heads, queries, keys]`.
 #[derive(Clone, Copy)]
@@ -23,6 +23,8 @@ pub struct Problem<'a> {
     pub(crate) dropout: Option<Dropout>,
     /// What batch row 0 is counted as by dropout.
     pub(crate) first_row: usize,
+    /// Whether f32 is rounded to bf16 for the products, where the processor multiplies that.
+    pub(crate) rounded: bool,
 }
 
 impl Problem<'_> {
@@ -204,6 +206,7 @@ impl Attention<'_> {
             sinks: self.sinks,
             dropout: self.dropout.filter(|dropout| dropout.probability > 0.0),
             first_row: 0,
+            rounded: Precision::here() == Precision::Bf16,
         })
     }
 

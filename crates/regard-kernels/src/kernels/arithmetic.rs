@@ -10,7 +10,7 @@ use std::ops::Range;
 use super::tiles::{LINE, all_finite, from, lines, transpose};
 use super::words;
 use crate::Isa;
-use crate::numbers::Head;
+use crate::numbers::{Head, Numbers};
 use crate::problem::Problem;
 use crate::simd::{self, BLOCK, Kernel, PairProduct, Product, Simd, Unit};
 
@@ -24,10 +24,12 @@ pub(super) enum Arithmetic<'u> {
 }
 
 impl<'u> Arithmetic<'u> {
-    /// Pairs where the instruction set multiplies them and everything is bf16 already; f32 otherwise.
+    /// Pairs where the instruction set multiplies them and everything is bf16 already, or f32 that may be rounded to it; f32
+    /// otherwise.
     pub(super) fn is_in_pairs(isa: Isa, problem: &Problem<'_>) -> bool {
         let sides = [&problem.q, &problem.k, &problem.v];
-        isa.multiplies_bf16() && sides.iter().all(|side| side.is_bf16())
+        let may_be = |side: &&Numbers<'_>| side.is_bf16() || problem.rounded && side.is_f32();
+        isa.multiplies_bf16() && sides.iter().all(may_be)
     }
 
     /// What multiplies pairs on this thread, if they are multiplied.

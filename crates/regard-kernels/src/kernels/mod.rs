@@ -77,7 +77,7 @@ mod tests {
     use half::bf16;
     use ndarray::Array4;
 
-    use crate::{Attention, Causal, Dropout, Isa};
+    use crate::{Attention, Causal, Dropout, Isa, Precision};
 
     fn numbers(shape: (usize, usize, usize, usize), salt: usize) -> Array4<f32> {
         Array4::from_shape_fn(shape, |(b, h, i, c)| {
@@ -220,6 +220,37 @@ mod tests {
                     plain.clone().sinks(&[0.5, -1.0]),
                 ] {
                     in_pairs_as_in_f32(isa, size, &attention);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn f32_is_rounded_to_pairs_inside_the_scope_of_bf16_only() {
+        let (q, k) = (numbers((2, 2, 70, 64), 1), numbers((2, 2, 90, 64), 2));
+        let (v, d_out) = (numbers((2, 2, 90, 40), 3), numbers((2, 2, 70, 40), 4));
+        let all = Isa::available().into_iter().chain([Isa::WidePairs]);
+        for isa in all.filter(|isa| isa.multiplies_bf16()) {
+            let attention = Attention::new().isa(isa).causal(Causal::BottomRight);
+            let both = || {
+                let forward = attention
+                    .forward(q.view(), k.view(), v.view())
+                    .expect("a good call");
+                let (out, lse) = (forward.out.view(), forward.log_sum_exp.view());
+                let gradients = attention
+                    .backward(q.view(), k.view(), v.view(), out, lse, d_out.view())
+                    .expect("a good call");
+                [forward.out, gradients.q, gradients.k, gradients.v]
+            };
+            let (exact, rounded) = (both(), Precision::Bf16.run(both));
+            for (exact, rounded) in exact.iter().zip(&rounded) {
+                assert_ne!(exact, rounded, "{isa}");
+                let largest = exact
+                    .iter()
+                    .fold(0.1, |largest: f32, x| largest.max(x.abs()));
+                for (exact, rounded) in exact.iter().zip(rounded) {
+                    let error = (exact - rounded).abs();
+                    assert!(error <= largest / 32.0, "{isa}: {exact} and {rounded}");
                 }
             }
         }

@@ -39,6 +39,15 @@ pub(super) fn rows<S: Simd>(
     let mut row = rows.start;
     let mut filled = filled.chunks_exact_mut(into_row);
     while row < rows.end {
+        if let Some(part) = head.f32_rows(row..rows.end)
+            && head.width() == 2 * into_row
+        {
+            for (numbers, into) in part.outer_iter().zip(&mut filled) {
+                narrow_row(simd, 1.0, slice(&numbers), into);
+            }
+            row += part.nrows();
+            continue;
+        }
         let Some(part) = head.bf16_rows(row..rows.end) else {
             for (row, into) in (row..rows.end).zip(filled) {
                 let widened = &mut spare[..2 * into_row];
@@ -62,7 +71,7 @@ pub(super) fn rows<S: Simd>(
     }
 }
 
-fn slice<'a>(row: &ArrayView1<'a, bf16>) -> &'a [bf16] {
+fn slice<'a, T>(row: &ArrayView1<'a, T>) -> &'a [T] {
     row.to_slice().expect("neighbours lie side by side")
 }
 
@@ -95,6 +104,19 @@ pub(super) fn pairs_of_rows<S: Simd>(
     rest.fill(0.0);
     let width = head.width();
     let (mut row, mut filled) = (rows.start, filled);
+    if width == columns
+        && let Some(part) = head.f32_rows(rows.clone())
+        && part.nrows() == rows.len()
+        && rows.len() % 2 == 0
+    {
+        let mut rows = part.outer_iter();
+        for into in filled.chunks_exact_mut(columns) {
+            if let (Some(low), Some(high)) = (rows.next(), rows.next()) {
+                pair_rows(simd, slice(&low), slice(&high), into);
+            }
+        }
+        return;
+    }
     while row < rows.end {
         let part = head.bf16_rows(row..rows.end);
         // Two rows that lie in different pages are paired as other numbers are.
