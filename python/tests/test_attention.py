@@ -182,7 +182,7 @@ def test_other_python_threads_run_meanwhile():
         ({"softcap": "x"}, "softcap", "`softcap` is a str, expected a number"),
         ({"sinks": [1.0]}, "sinks", "`sinks` has 1 elements, expected 4 (one per head of `q`)"),
         ({"dropout_p": 1.0}, "dropout_p", "the probability of `dropout_p` is 1, expected at least 0 and below 1"),
-        ({"isa": "sse9"}, "isa", "`isa` is `sse9`, expected one of scalar, avx2, avx512, neon"),
+        ({"isa": "sse9"}, "isa", "`isa` is `sse9`, expected one of scalar, avx2, avx512, avx512bf16, amx, neon"),
         ({"out": numbers(2, 4, 7, 9)}, "out", "`out` has shape [2, 4, 7, 9], expected [2, 4, 7, 8]"),
         ({"block_mask": (np.ones((1, 1), bool), (0, 4))}, "block_mask", "the size of `block_mask` is 0 × 4, expected at least 1 × 1"),
         ({"documents": np.zeros((2, 7))}, "documents", "`documents` is float64 with shape"),
