@@ -264,9 +264,8 @@ impl Queries<'_, '_, '_> {
                 let v = v.steps_from(arithmetic, skipped);
                 let tile = block.scores(
                     simd,
-                    arithmetic,
                     problem,
-                    k.rows_from(skipped),
+                    (arithmetic, k.rows_from(skipped)),
                     (from(q_t, lane * q_width), 2 * S::LANES),
                     (weights, 2 * S::LANES, panel),
                     None,

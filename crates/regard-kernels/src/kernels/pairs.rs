@@ -277,9 +277,8 @@ impl Kernel for Panel<'_, '_> {
         let q_t = (from(queries.q_t, lane), STEP);
         let tile = block.scores(
             simd,
-            Arithmetic::F32,
             problem,
-            Left::rows(k, problem.q.dim().3),
+            (Arithmetic::F32, Left::rows(k, problem.q.dim().3)),
             q_t,
             (&mut weights[lane..], STEP, panel),
             slopes.as_deref_mut().map(|slopes| &mut slopes[lane..]),

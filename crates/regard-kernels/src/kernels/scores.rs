@@ -33,9 +33,8 @@ impl Block {
     pub(super) fn scores<S: Simd>(
         &self,
         simd: S,
-        arithmetic: Arithmetic<'_>,
         problem: &Problem<'_>,
-        k: Left<'_>,
+        (arithmetic, k): (Arithmetic<'_>, Left<'_>),
         q_t: (&[f32], usize),
         into: (&mut [f32], usize, usize),
         slopes: Option<&mut [f32]>,

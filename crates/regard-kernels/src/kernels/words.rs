@@ -107,7 +107,7 @@ pub(super) fn pairs_of_rows<S: Simd>(
     if width == columns
         && let Some(part) = head.f32_rows(rows.clone())
         && part.nrows() == rows.len()
-        && rows.len() % 2 == 0
+        && rows.len().is_multiple_of(2)
     {
         let mut rows = part.outer_iter();
         for into in filled.chunks_exact_mut(columns) {
@@ -121,7 +121,7 @@ pub(super) fn pairs_of_rows<S: Simd>(
         let part = head.bf16_rows(row..rows.end);
         // Two rows that lie in different pages are paired as other numbers are.
         let as_they_are =
-            part.filter(|part| row + part.nrows() == rows.end || part.nrows() % 2 == 0);
+            part.filter(|part| row + part.nrows() == rows.end || part.nrows().is_multiple_of(2));
         let count = match as_they_are {
             Some(part) => part.nrows(),
             None => 2.min(rows.end - row),
