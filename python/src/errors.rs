@@ -46,7 +46,10 @@ pub fn refused(error: Error) -> PyErr {
         }
         Error::NoGradient { option, .. } => ("asked for".into(), format!("a `{option}`")),
         Error::MissingIsa { isa, available } => (isa.to_string(), format!("{available:?}")),
-        Error::UnknownIsa { found, .. } => (found.clone(), "scalar, avx2, avx512, avx512bf16, amx or neon".into()),
+        Error::UnknownIsa { found, .. } => (
+            found.clone(),
+            "scalar, avx2, avx512, avx512bf16, amx or neon".into(),
+        ),
         _ => (String::new(), String::new()),
     };
     RegardError::new_err((message, argument, found, expected))
