@@ -36,6 +36,7 @@ fn mails(folder: &Path) {
     fs::write(folder.join("mails.csv"), csv).unwrap();
 }
 
+/// Starts a run in bf16, or resumes one. A run that has written its plan goes on with what it began with, whatever is asked for.
 fn start(folder: &Path, out: &str, resume: bool) -> Child {
     let mut command = Command::new(env!("CARGO_BIN_EXE_regard"));
     command.current_dir(folder).args([
@@ -60,11 +61,12 @@ fn start(folder: &Path, out: &str, resume: bool) -> Child {
         command.args(["--set", setting]);
     }
     command.args(["--model", "transformer", "--set", "checkpoint_steps=7"]);
-    match resume {
-        false => command.args(["--precision", "bf16"]),
-        // What a run began with is what it goes on with.
-        true => command.args(["--precision", "f32", "--resume"]),
-    };
+    let training = folder.join(format!("{out}.training"));
+    let planned = training.join("plan.json").exists();
+    command.args(["--precision", if planned { "f32" } else { "bf16" }]);
+    if resume {
+        command.arg("--resume");
+    }
     command
         .stdout(Stdio::null())
         .stderr(Stdio::null())
