@@ -17,6 +17,7 @@ mod exponential;
 mod forward;
 mod pairs;
 mod peak;
+mod running;
 mod score_gradients;
 mod scores;
 mod sink_gradient;
@@ -77,7 +78,7 @@ mod tests {
     use half::bf16;
     use ndarray::Array4;
 
-    use crate::{Attention, Causal, Dropout, Isa, Precision};
+    use crate::{Attention, Causal, Dropout, Element, Forward, Gradients, Isa, Precision};
 
     fn numbers(shape: (usize, usize, usize, usize), salt: usize) -> Array4<f32> {
         Array4::from_shape_fn(shape, |(b, h, i, c)| {
@@ -90,6 +91,22 @@ mod tests {
         a.iter()
             .zip(b)
             .for_each(|(a, b)| assert!((a - b).abs() <= 1e-5 * largest, "{a} and {b}"));
+    }
+
+    /// Both passes, which the door takes.
+    fn passes<E: Element>(
+        attention: &Attention<'_>,
+        [q, k, v, d_out]: [&Array4<E>; 4],
+    ) -> (Forward<E>, Gradients<E>) {
+        let (q, k, v) = (q.view(), k.view(), v.view());
+        let forward = attention
+            .forward(q.view(), k.view(), v.view())
+            .expect("a good call");
+        let (out, lse) = (forward.out.view(), forward.log_sum_exp.view());
+        let gradients = attention
+            .backward(q, k, v, out, lse, d_out.view())
+            .expect("a good call");
+        (forward, gradients)
     }
 
     #[test]
@@ -111,14 +128,7 @@ mod tests {
                     .causal(Causal::BottomRight)
                     .bias(bias.view())
                     .bias_gradient(true);
-                let forward = attention
-                    .forward(q.view(), k.view(), v.view())
-                    .expect("a good call");
-                let (out, lse) = (forward.out.view(), forward.log_sum_exp.view());
-                let gradients = attention
-                    .backward(q.view(), k.view(), v.view(), out, lse, d_out.view())
-                    .expect("a good call");
-                (forward, gradients)
+                passes(&attention, [&q, &k, &v, &d_out])
             };
             let ((wide, wide_gradients), (forward, gradients)) =
                 (both(Isa::Wide), both(Isa::Scalar));
@@ -150,23 +160,11 @@ mod tests {
         );
         let attention = attention.clone();
         let pairs = attention.clone().isa(isa);
-        let found = pairs
-            .forward(q.view(), k.view(), v.view())
-            .expect("a good call");
-        let (out, lse) = (found.out.view(), found.log_sum_exp.view());
-        let gradients = pairs
-            .backward(q.view(), k.view(), v.view(), out, lse, d_out.view())
-            .expect("a good call");
+        let (found, gradients) = passes(&pairs, [&q, &k, &v, &d_out]);
         let wide = |array: &Array4<bf16>| array.mapv(f32::from);
         let plain = attention.isa(Isa::Scalar);
         let (q, k, v, d_out) = (wide(&q), wide(&k), wide(&v), wide(&d_out));
-        let expected = plain
-            .forward(q.view(), k.view(), v.view())
-            .expect("a good call");
-        let (out, lse) = (expected.out.view(), expected.log_sum_exp.view());
-        let expected_gradients = plain
-            .backward(q.view(), k.view(), v.view(), out, lse, d_out.view())
-            .expect("a good call");
+        let (expected, expected_gradients) = passes(&plain, [&q, &k, &v, &d_out]);
         for (name, found, expected) in [
             ("out", &found.out, &expected.out),
             ("dq", &gradients.q, &expected_gradients.q),
@@ -233,13 +231,7 @@ mod tests {
         for isa in all.filter(|isa| isa.multiplies_bf16()) {
             let attention = Attention::new().isa(isa).causal(Causal::BottomRight);
             let both = || {
-                let forward = attention
-                    .forward(q.view(), k.view(), v.view())
-                    .expect("a good call");
-                let (out, lse) = (forward.out.view(), forward.log_sum_exp.view());
-                let gradients = attention
-                    .backward(q.view(), k.view(), v.view(), out, lse, d_out.view())
-                    .expect("a good call");
+                let (forward, gradients) = passes(&attention, [&q, &k, &v, &d_out]);
                 [forward.out, gradients.q, gradients.k, gradients.v]
             };
             let (exact, rounded) = (both(), Precision::Bf16.run(both));
