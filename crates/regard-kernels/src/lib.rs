@@ -70,7 +70,7 @@ pub use kernels::peak;
 pub use mask::{Blocks, Causal};
 pub use matrix::{PackedMatrix, add_to_product, product, product_and_sums, product_then};
 pub use merge::merge;
-pub use packed::{Packed, PackedForward, PackedGradients, PackedUpstream};
+pub use packed::{Packed, PackedForward, PackedGradients, PackedGradientsMut, PackedUpstream};
 pub use precision::Precision;
 pub use results::{Forward, Gradients, GradientsMut, OptionGradients, Upstream};
 pub use simd::product_time;

@@ -1,8 +1,8 @@
 //! Sequences of different lengths, packed one after the other without padding.
 
 use ndarray::{
-    Array2, Array3, ArrayView2, ArrayView3, ArrayView4, ArrayViewMut, ArrayViewMut3, ArrayViewMut4,
-    Axis, Dimension, s,
+    Array2, Array3, ArrayView2, ArrayView3, ArrayView4, ArrayViewMut, ArrayViewMut2, ArrayViewMut3,
+    ArrayViewMut4, Axis, Dimension, s,
 };
 use rayon::prelude::*;
 
@@ -10,7 +10,7 @@ use crate::attention::Attention;
 use crate::kernels::{Known, Wanted};
 use crate::memory::filled;
 use crate::problem::expect_shape;
-use crate::results::GradientsMut;
+use crate::results::{GradientsMut, OptionGradients};
 use crate::{Element, Error};
 
 /// Where packed sequences begin and end: sequence `s` has the queries `queries[s]..queries[s + 1]` and the keys
@@ -47,6 +47,17 @@ pub struct PackedGradients<E: Element = f32> {
     pub slopes: Option<Vec<E::Sum>>,
 }
 
+/// Where [`Attention::backward_packed_into`] writes the gradients of `q`, `k` and `v`; what was there does not matter.
+#[derive(Debug)]
+pub struct PackedGradientsMut<'a, E> {
+    /// As `q`.
+    pub q: ArrayViewMut3<'a, E>,
+    /// As `k`.
+    pub k: ArrayViewMut3<'a, E>,
+    /// As `v`.
+    pub v: ArrayViewMut3<'a, E>,
+}
+
 /// What [`Attention::backward_packed`] starts from.
 #[derive(Debug)]
 pub struct PackedUpstream<'a, E: Element = f32> {
@@ -74,13 +85,32 @@ impl Attention<'_> {
         v: ArrayView3<'_, E>,
         packed: Packed<'_>,
     ) -> Result<PackedForward<E>, Error> {
-        let isa = self.chosen_isa()?;
         self.check_packed(&q, &k, &v, packed)?;
         let (queries, heads, _) = q.dim();
         let mut out = filled("out", (queries, heads, v.dim().2), E::default())?;
         let mut log_sum_exp = filled("log_sum_exp", (heads, queries), E::Sum::default())?;
-        let outs = cut(out.view_mut(), Axis(0), packed.queries);
-        let lses = cut(log_sum_exp.view_mut(), Axis(1), packed.queries);
+        self.forward_packed_into(q, k, v, packed, out.view_mut(), log_sum_exp.view_mut())?;
+        Ok(PackedForward { out, log_sum_exp })
+    }
+
+    /// As [`forward_packed`](Self::forward_packed), written where the caller says.
+    ///
+    /// # Errors
+    /// As [`forward_packed`](Self::forward_packed).
+    pub fn forward_packed_into<E: Element>(
+        &self,
+        q: ArrayView3<'_, E>,
+        k: ArrayView3<'_, E>,
+        v: ArrayView3<'_, E>,
+        packed: Packed<'_>,
+        out: ArrayViewMut3<'_, E>,
+        log_sum_exp: ArrayViewMut2<'_, E::Sum>,
+    ) -> Result<(), Error> {
+        let isa = self.chosen_isa()?;
+        self.check_packed(&q, &k, &v, packed)?;
+        check_packed_out(&q, &v, out.shape(), log_sum_exp.shape())?;
+        let outs = cut(out, Axis(0), packed.queries);
+        let lses = cut(log_sum_exp, Axis(1), packed.queries);
         let tasks: Vec<_> = outs.into_iter().zip(lses).enumerate().collect();
         tasks
             .into_par_iter()
@@ -95,8 +125,7 @@ impl Attention<'_> {
                 problem.first_row = sequence;
                 E::forward(isa, &problem, heads_first(out), lse.insert_axis(Axis(0)));
                 Ok(())
-            })?;
-        Ok(PackedForward { out, log_sum_exp })
+            })
     }
 
     /// The gradients, from those of the output.
@@ -111,23 +140,56 @@ impl Attention<'_> {
         packed: Packed<'_>,
         upstream: &PackedUpstream<'_, E>,
     ) -> Result<PackedGradients<E>, Error> {
-        let isa = self.chosen_isa()?;
         self.check_packed(&q, &k, &v, packed)?;
-        self.check_wanted()?;
-        let (queries, heads, _) = q.dim();
-        let shape = [queries, heads, v.dim().2];
-        let of_out = "[queries, heads, value_dim]";
-        expect_shape("out", upstream.out.shape(), &shape, of_out)?;
-        expect_shape("d_out", upstream.d_out.shape(), &shape, of_out)?;
-        let of_rows = "[heads, queries]";
-        let found = upstream.log_sum_exp.shape();
-        expect_shape("log_sum_exp", found, &[heads, queries], of_rows)?;
         let zeros = |name, shape| filled(name, shape, E::default());
         let (mut dq, mut dk) = (zeros("dq", q.dim())?, zeros("dk", k.dim())?);
         let mut dv = zeros("dv", v.dim())?;
-        let dqs = cut(dq.view_mut(), Axis(0), packed.queries);
-        let dks = cut(dk.view_mut(), Axis(0), packed.keys);
-        let dvs = cut(dv.view_mut(), Axis(0), packed.keys);
+        let into = PackedGradientsMut {
+            q: dq.view_mut(),
+            k: dk.view_mut(),
+            v: dv.view_mut(),
+        };
+        let options = self.backward_packed_into(q, k, v, packed, upstream, into)?;
+        Ok(PackedGradients {
+            q: dq,
+            k: dk,
+            v: dv,
+            sinks: options.sinks,
+            slopes: options.slopes,
+        })
+    }
+
+    /// As [`backward_packed`](Self::backward_packed), written where the caller says.
+    ///
+    /// # Errors
+    /// As [`backward_packed`](Self::backward_packed).
+    pub fn backward_packed_into<E: Element>(
+        &self,
+        q: ArrayView3<'_, E>,
+        k: ArrayView3<'_, E>,
+        v: ArrayView3<'_, E>,
+        packed: Packed<'_>,
+        upstream: &PackedUpstream<'_, E>,
+        into: PackedGradientsMut<'_, E>,
+    ) -> Result<OptionGradients<E>, Error> {
+        let isa = self.chosen_isa()?;
+        self.check_packed(&q, &k, &v, packed)?;
+        self.check_wanted()?;
+        let heads = q.dim().1;
+        check_packed_out(&q, &v, upstream.out.shape(), upstream.log_sum_exp.shape())?;
+        let of_out = "[queries, heads, value_dim]";
+        expect_shape(
+            "d_out",
+            upstream.d_out.shape(),
+            upstream.out.shape(),
+            of_out,
+        )?;
+        expect_shape("into.q", into.q.shape(), q.shape(), "that of `q`")?;
+        expect_shape("into.k", into.k.shape(), k.shape(), "that of `k`")?;
+        expect_shape("into.v", into.v.shape(), v.shape(), "that of `v`")?;
+        let dqs = cut(into.q, Axis(0), packed.queries);
+        let dks = cut(into.k, Axis(0), packed.keys);
+        let dvs = cut(into.v, Axis(0), packed.keys);
         let tasks: Vec<_> = dqs.into_iter().zip(dks).zip(dvs).enumerate().collect();
         let options: Vec<_> = tasks
             .into_par_iter()
@@ -166,10 +228,8 @@ impl Attention<'_> {
             (0..heads).map(|h| E::Sum::from_f64(sum(h))).collect()
         };
         let wanted = self.wanted();
-        Ok(PackedGradients {
-            q: dq,
-            k: dk,
-            v: dv,
+        Ok(OptionGradients {
+            bias: None,
             sinks: wanted
                 .sinks
                 .then(|| total(options.iter().filter_map(|of| of.sinks.as_ref()).collect())),
@@ -238,6 +298,19 @@ impl Attention<'_> {
         }
         Ok(())
     }
+}
+
+fn check_packed_out<E>(
+    q: &ArrayView3<'_, E>,
+    v: &ArrayView3<'_, E>,
+    out: &[usize],
+    log_sum_exp: &[usize],
+) -> Result<(), Error> {
+    let (queries, heads, _) = q.dim();
+    let shape = [queries, heads, v.dim().2];
+    expect_shape("out", out, &shape, "[queries, heads, value_dim]")?;
+    let of_rows = "[heads, queries]";
+    expect_shape("log_sum_exp", log_sum_exp, &[heads, queries], of_rows)
 }
 
 /// What the options say of one sequence.
