@@ -22,13 +22,13 @@ use burn::module::Module;
 use burn::tensor::activation::log_softmax;
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use regard_kernels::Precision;
-use regard_nn::Noise;
 use regard_nn::layers::Cut;
 use regard_nn::models::sequence_to_sequence::SequenceToSequenceConfig;
 use regard_nn::models::text_classifier::{Kind, TextBatch, TextClassifierConfig};
 use regard_nn::models::vision_transformer::{Summary, VisionTransformerConfig};
 use regard_nn::optimizer::{AdamW, AdamWConfig};
 use regard_nn::parameters::{self, NamedTensor};
+use regard_nn::{Noise, Sequences};
 use safetensors::{Dtype, tensor::TensorView};
 
 /// As the binary: the system's allocator gives the pages back each time.
@@ -204,11 +204,11 @@ fn classifier() -> TextClassifierConfig {
 
 fn texts(rows: usize, device: &Device) -> TextBatch {
     let ids = (0..rows * 128).map(|at| mixed(at, VOCABULARY) as i32);
-    let ids = TensorData::new::<i32, _>(ids.collect(), [rows, 128]);
+    let ids = TensorData::new::<i32, _>(ids.collect(), [rows * 128]);
     TextBatch {
-        tokens: Tensor::<2, Int>::from_data(ids, device),
+        tokens: Tensor::<1, Int>::from_data(ids, device),
         bigrams: None,
-        lengths: vec![128; rows],
+        texts: Sequences::equal(rows, 128),
     }
 }
 

@@ -21,6 +21,7 @@
 
 mod error;
 mod noise;
+mod sequences;
 
 pub mod generation;
 pub mod layers;
@@ -35,6 +36,7 @@ use burn::tensor::Device;
 pub use error::ConfigError;
 pub use noise::Noise;
 pub use regard_kernels::Causal;
+pub use sequences::Sequences;
 
 /// The device of that name: `cpu`, or a graphics processor where the crate was built with its feature.
 ///

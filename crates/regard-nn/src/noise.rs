@@ -4,10 +4,11 @@
 //! killed and resumed at a step draws what the uninterrupted run drew, any number of threads draws the same, and the
 //! backward pass can draw a dropout mask again instead of storing it.
 
-use burn::tensor::{Tensor, TensorData};
+use burn::tensor::Tensor;
 use rayon::prelude::*;
 
-use crate::operation;
+use crate::Sequences;
+use crate::operation::{self, Residual};
 
 /// 2⁶⁴ divided by the golden ratio: the step of SplitMix64's sequence.
 const GAMMA: u64 = 0x9E37_79B9_7F4A_7C15;
@@ -57,16 +58,6 @@ impl Noise {
         }
     }
 
-    /// `x + dropout(y)` in one pass: what a layer adds to what passes through it.
-    ///
-    /// # Panics
-    ///
-    /// As [`dropout`](Self::dropout).
-    pub fn add_dropped<const D: usize>(&mut self, x: Tensor<D>, y: Tensor<D>, p: f64) -> Tensor<D> {
-        let mask = self.mask(p);
-        operation::add_dropped(x, y, mask)
-    }
-
     pub(crate) fn mask(&mut self, p: f64) -> Option<DropoutMask> {
         assert!(
             (0.0..1.0).contains(&p),
@@ -75,27 +66,30 @@ impl Noise {
         (self.is_on() && p > 0.0).then(|| DropoutMask::new(self.next_key(), p))
     }
 
-    /// Zeroes each row of the batch with probability `p` and scales the others so that the mean stays: a residual part is
-    /// skipped for whole rows (stochastic depth, Huang et al. 2016). Without noise, or with `p = 0`, `x` comes back as it is.
+    /// What the output of a part is multiplied by before it is added to what passes it by: with probability `skipped` a whole
+    /// sequence skips the part (stochastic depth, Huang et al. 2016), and then each element with probability `dropped`; what
+    /// is left is scaled so that the mean stays. Without noise everything is added as it is.
     ///
     /// # Panics
     ///
-    /// If `p` is not in `0.0..1.0`.
-    pub fn skip_rows(&mut self, x: Tensor<3>, p: f64) -> Tensor<3> {
+    /// If a probability is not in `0.0..1.0`.
+    pub fn residual(&mut self, dropped: f64, skipped: f64, sequences: &Sequences) -> Residual {
         assert!(
-            (0.0..1.0).contains(&p),
-            "the probability to skip is {p}, expected at least 0 and less than 1"
+            (0.0..1.0).contains(&skipped),
+            "the probability to skip is {skipped}, expected at least 0 and less than 1"
         );
-        if !self.is_on() || p == 0.0 {
-            return x;
-        }
-        let rows = x.dims()[0];
-        let kept = (1.0 / (1.0 - p)) as f32;
-        let factors = self.uniform(rows).into_iter();
-        let factors = factors.map(|u| if f64::from(u) < p { 0.0 } else { kept });
-        let data = TensorData::new(factors.collect::<Vec<f32>>(), [rows, 1, 1]);
-        let factors = Tensor::from_data(data, &x.device());
-        x * factors
+        let factors = (self.is_on() && skipped > 0.0).then(|| {
+            let kept = (1.0 / (1.0 - skipped)) as f32;
+            let draws = self.uniform(sequences.count());
+            let factors = draws.into_iter().zip(sequences.lengths());
+            let factors = factors.flat_map(|(draw, length)| {
+                let factor = if f64::from(draw) < skipped { 0.0 } else { kept };
+                std::iter::repeat_n(factor, length)
+            });
+            factors.collect()
+        });
+        let mask = self.mask(dropped);
+        Residual { factors, mask }
     }
 
     /// `count` numbers, uniform in `0.0..1.0`.

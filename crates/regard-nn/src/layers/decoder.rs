@@ -8,8 +8,8 @@ use super::{
     FeedForward, FeedForwardConfig, KeyValueCache, LayerNorm, MultiHead, MultiHeadConfig,
     MultiHeadInput,
 };
-use crate::operation::{flex, is_fused, unflex};
-use crate::{ConfigError, Noise};
+use crate::operation::{Activation, flex, is_fused, unflex};
+use crate::{ConfigError, Noise, Sequences};
 
 /// Sizes of a [`DecoderLayer`].
 #[derive(Clone, Debug, PartialEq)]
@@ -109,6 +109,7 @@ impl DecoderLayerConfig {
         let feed_forward = FeedForwardConfig {
             width: self.width,
             inner: self.feed_forward,
+            activation: Activation::Gelu,
             dropout: self.dropout,
         };
         Ok(DecoderLayer {
@@ -124,31 +125,40 @@ impl DecoderLayerConfig {
 }
 
 impl DecoderLayer {
-    /// `x`: `[batch, target, width]`, `source`: `[batch, source, width]` → `[batch, target, width]`. `visible` counts the
-    /// source's positions that are not padding; padding behind a target is seen by nothing before it.
+    /// `x`: `[tokens, width]`, `source`: `[source tokens, width]` → `[tokens, width]`: one source for each target.
     pub fn forward(
         &self,
-        x: Tensor<3>,
-        source: Tensor<3>,
-        visible: &[usize],
+        x: Tensor<2>,
+        targets: &Sequences,
+        source: Tensor<2>,
+        sources: &Sequences,
         noise: &mut Noise,
-    ) -> Tensor<3> {
-        let x = self.after_self(x, noise);
-        let mixed = self
+    ) -> Tensor<2> {
+        let x = self.after_self(x, targets, noise);
+        let residual = noise.residual(self.dropout, 0.0, targets);
+        let (norm, source) = (&self.source_norm, Some((source, sources)));
+        let x = self
             .source_attention
-            .forward(self.over_source(x.clone(), source, visible));
-        let x = noise.add_dropped(x, mixed, self.dropout);
-        self.after_feed_forward(x, noise)
+            .added_to(x, norm, targets, source, residual);
+        self.after_feed_forward(x, targets, noise)
     }
 
-    /// The weights of the attention over the source for the same `x`, `[batch, heads, target, source]`.
-    pub fn source_weights(&self, x: Tensor<3>, source: Tensor<3>, visible: &[usize]) -> Tensor<4> {
-        let x = self.after_self(x, &mut Noise::off());
+    /// The weights of the attention over the source for the same arguments, `[targets, heads, longest, longest source]`.
+    pub fn source_weights(
+        &self,
+        x: Tensor<2>,
+        targets: &Sequences,
+        source: Tensor<2>,
+        sources: &Sequences,
+    ) -> Tensor<4> {
+        let x = self.after_self(x, targets, &mut Noise::off());
+        let queries = targets.padded(self.source_norm.forward(x));
+        let input = MultiHeadInput::cross_attention(queries, sources.padded(source));
         self.source_attention
-            .weights(self.over_source(x, source, visible))
+            .weights(input.visible_keys(sources.lengths().collect()))
     }
 
-    /// What [`step`](Self::step) needs of the source.
+    /// What [`step`](Self::step) needs of the sources, `[sentences, longest, width]`.
     pub fn source_keys(&self, source: Tensor<3>) -> SourceKeys {
         let (keys, values) = self.source_attention.keys_and_values(source);
         SourceKeys { keys, values }
@@ -188,24 +198,27 @@ impl DecoderLayer {
             .source_attention
             .attend(normed, keys, values, Some(visible))
             .reshape(shape);
-        self.after_feed_forward(x + mixed, &mut Noise::off())
+        let x = (x + mixed).reshape([rows, width]);
+        let each = Sequences::equal(rows, 1);
+        self.after_feed_forward(x, &each, &mut Noise::off())
+            .reshape(shape)
     }
 
-    fn after_self(&self, x: Tensor<3>, noise: &mut Noise) -> Tensor<3> {
-        let input = MultiHeadInput::self_attention(self.self_norm.forward(x.clone()));
-        let mixed = self.self_attention.forward(input);
-        noise.add_dropped(x, mixed, self.dropout)
+    fn after_self(&self, x: Tensor<2>, targets: &Sequences, noise: &mut Noise) -> Tensor<2> {
+        let residual = noise.residual(self.dropout, 0.0, targets);
+        let norm = &self.self_norm;
+        self.self_attention
+            .added_to(x, norm, targets, None, residual)
     }
 
-    fn over_source(&self, x: Tensor<3>, source: Tensor<3>, visible: &[usize]) -> MultiHeadInput {
-        MultiHeadInput::cross_attention(self.source_norm.forward(x), source)
-            .visible_keys(visible.to_vec())
-    }
-
-    fn after_feed_forward(&self, x: Tensor<3>, noise: &mut Noise) -> Tensor<3> {
-        let computed = self
-            .feed_forward
-            .forward(self.feed_forward_norm.forward(x.clone()), noise);
-        noise.add_dropped(x, computed, self.dropout)
+    fn after_feed_forward(
+        &self,
+        x: Tensor<2>,
+        targets: &Sequences,
+        noise: &mut Noise,
+    ) -> Tensor<2> {
+        let residual = noise.residual(self.dropout, 0.0, targets);
+        let norm = &self.feed_forward_norm;
+        self.feed_forward.added_to(x, norm, residual, noise)
     }
 }

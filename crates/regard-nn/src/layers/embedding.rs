@@ -28,8 +28,8 @@ impl Embedding {
         }
     }
 
-    /// `[batch, sequence]` → `[batch, sequence, width]`
-    pub fn forward(&self, ids: Tensor<2, Int>) -> Tensor<3> {
+    /// `[tokens]` → `[tokens, width]`
+    pub fn forward(&self, ids: Tensor<1, Int>) -> Tensor<2> {
         embedding(self.weight.val(), ids)
     }
 }

@@ -6,7 +6,8 @@ use burn::tensor::{Device, Tensor};
 use super::{
     FeedForward, FeedForwardConfig, LayerNorm, MultiHead, MultiHeadConfig, MultiHeadInput,
 };
-use crate::{ConfigError, Noise};
+use crate::operation::Activation;
+use crate::{ConfigError, Noise, Sequences};
 
 /// Sizes and kind of an [`EncoderLayer`].
 #[derive(Clone, Debug, PartialEq)]
@@ -17,7 +18,7 @@ pub struct EncoderLayerConfig {
     pub feed_forward: usize,
     /// Probability that an element of a part's output is dropped.
     pub dropout: f64,
-    /// Probability that a row of the batch skips a part ([`Noise::skip_rows`]).
+    /// Probability that a sequence skips a part ([`Noise::residual`]).
     pub stochastic_depth: f64,
 }
 
@@ -52,6 +53,7 @@ impl EncoderLayerConfig {
         let feed_forward = FeedForwardConfig {
             width,
             inner: self.feed_forward,
+            activation: Activation::Gelu,
             dropout: 0.0,
         };
         Ok(EncoderLayer {
@@ -66,32 +68,21 @@ impl EncoderLayerConfig {
 }
 
 impl EncoderLayer {
-    /// `[batch, sequence, width]` → the same. `visible` counts the positions of each row that are not padding.
-    pub fn forward(&self, x: Tensor<3>, visible: Option<&[usize]>, noise: &mut Noise) -> Tensor<3> {
-        let mixed = self.attention.forward(self.input(x.clone(), visible));
-        let x = self.joined(x, mixed, noise);
-        let computed = self
-            .feed_forward
-            .forward(self.feed_forward_norm.forward(x.clone()), noise);
-        self.joined(x, computed, noise)
+    /// `[tokens, width]` → the same; each sequence attends to itself.
+    pub fn forward(&self, x: Tensor<2>, sequences: &Sequences, noise: &mut Noise) -> Tensor<2> {
+        let residual = noise.residual(self.dropout, self.stochastic_depth, sequences);
+        let norm = &self.attention_norm;
+        let x = self.attention.added_to(x, norm, sequences, None, residual);
+        let residual = noise.residual(self.dropout, self.stochastic_depth, sequences);
+        let norm = &self.feed_forward_norm;
+        self.feed_forward.added_to(x, norm, residual, noise)
     }
 
-    /// What passes through and what a part adds to it.
-    fn joined(&self, x: Tensor<3>, part: Tensor<3>, noise: &mut Noise) -> Tensor<3> {
-        let part = noise.skip_rows(part, self.stochastic_depth);
-        noise.add_dropped(x, part, self.dropout)
-    }
-
-    /// The attention's weights for the same `x`, `[batch, heads, sequence, sequence]`.
-    pub fn weights(&self, x: Tensor<3>, visible: Option<&[usize]>) -> Tensor<4> {
-        self.attention.weights(self.input(x, visible))
-    }
-
-    fn input(&self, x: Tensor<3>, visible: Option<&[usize]>) -> MultiHeadInput {
-        let input = MultiHeadInput::self_attention(self.attention_norm.forward(x));
-        match visible {
-            Some(visible) => input.visible_keys(visible.to_vec()),
-            None => input,
-        }
+    /// The attention's weights for the same `x`, `[sequences, heads, longest, longest]`.
+    pub fn weights(&self, x: Tensor<2>, sequences: &Sequences) -> Tensor<4> {
+        let normed = sequences.padded(self.attention_norm.forward(x));
+        let input = MultiHeadInput::self_attention(normed);
+        self.attention
+            .weights(input.visible_keys(sequences.lengths().collect()))
     }
 }

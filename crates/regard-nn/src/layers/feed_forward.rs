@@ -1,30 +1,34 @@
-//! The feed-forward part of an encoder layer.
+//! The feed-forward part of a layer.
 
 use burn::module::Module;
 use burn::tensor::{Device, Tensor};
 
-use super::Linear;
+use super::{LayerNorm, Linear};
 use crate::Noise;
-use crate::operation::feed_forward;
+use crate::operation::{Activation, FeedForwardRules, Residual, feed_forward};
 
-/// Sizes of a [`FeedForward`].
+/// Sizes and kind of a [`FeedForward`].
 #[derive(Clone, Debug, PartialEq)]
 pub struct FeedForwardConfig {
     /// Length of the vectors.
     pub width: usize,
     /// Length inside.
     pub inner: usize,
+    /// Between the two maps.
+    pub activation: Activation,
     /// Probability that an inner element is dropped.
     pub dropout: f64,
 }
 
-/// `out = outer(dropout(gelu(inner(x))))`, each position for itself.
+/// `part(n) = outer(dropout(activation(inner(n))))`, each position for itself.
 #[derive(Module, Debug)]
 pub struct FeedForward {
     /// `width → inner`
     pub inner: Linear,
     /// `inner → width`, starts at zero: the layer around it starts as the identity.
     pub outer: Linear,
+    #[module(skip)]
+    activation: Activation,
     dropout: f64,
 }
 
@@ -34,17 +38,27 @@ impl FeedForwardConfig {
         FeedForward {
             inner: Linear::new(self.width, self.inner, noise, device),
             outer: Linear::normal(self.inner, self.width, 0.0, noise, device),
+            activation: self.activation,
             dropout: self.dropout,
         }
     }
 }
 
 impl FeedForward {
-    /// `[batch, sequence, width]` → the same
-    pub fn forward(&self, x: Tensor<3>, noise: &mut Noise) -> Tensor<3> {
-        let shape @ [batch, sequence, width] = x.dims();
+    /// `x + residual(part(norm(x)))`, `[tokens, width]` → the same
+    pub fn added_to(
+        &self,
+        x: Tensor<2>,
+        norm: &LayerNorm,
+        residual: Residual,
+        noise: &mut Noise,
+    ) -> Tensor<2> {
         let [inner, outer] = [&self.inner, &self.outer].map(Linear::map);
-        let x = x.reshape([batch * sequence, width]);
-        feed_forward(x, inner, outer, noise.mask(self.dropout)).reshape(shape)
+        let rules = FeedForwardRules {
+            activation: self.activation,
+            mask: noise.mask(self.dropout),
+            residual,
+        };
+        feed_forward(x, norm.parameters(), inner, outer, rules)
     }
 }

@@ -4,9 +4,11 @@ use burn::module::Module;
 use burn::tensor::{Device, Tensor};
 use regard_kernels::Causal;
 
-use super::Linear;
-use crate::operation::{AttentionOptions, Heads, attention, attention_weights, multi_head, rotary};
-use crate::{ConfigError, Noise};
+use super::{LayerNorm, Linear};
+use crate::operation::{
+    AttentionOptions, Heads, Residual, attention, attention_weights, multi_head, rotary,
+};
+use crate::{ConfigError, Noise, Sequences};
 
 /// Sizes and kind of a [`MultiHead`].
 #[derive(Clone, Debug, PartialEq)]
@@ -23,7 +25,7 @@ pub struct MultiHeadConfig {
     pub rotary: bool,
 }
 
-/// `head_h = attention(x W_q, y W_k, y W_v)`, `out = concat(heads) W_o`; `y = x` in self-attention.
+/// `head_h = attention(n W_q, y W_k, y W_v)`, `part(n) = concat(heads) W_o`; `y = n` in self-attention.
 #[derive(Module, Debug)]
 pub struct MultiHead {
     /// `width → heads · head_dim`
@@ -41,7 +43,7 @@ pub struct MultiHead {
     rotary: bool,
 }
 
-/// What attends to what.
+/// What attends to what, padded: for looking.
 #[derive(Clone, Debug)]
 pub struct MultiHeadInput {
     queries: Tensor<3>,
@@ -153,18 +155,29 @@ impl MultiHeadConfig {
 }
 
 impl MultiHead {
-    /// `[batch, queries, width]`
-    pub fn forward(&self, input: MultiHeadInput) -> Tensor<3> {
+    /// `x + residual(part(norm(x)))`, `[tokens, width]` → the same. Each sequence attends to itself, or to its own `source`,
+    /// `[keys, width]`.
+    ///
+    /// # Panics
+    ///
+    /// If there are not as many sources as sequences, or a source is to be attended over causally.
+    pub fn added_to(
+        &self,
+        x: Tensor<2>,
+        norm: &LayerNorm,
+        sequences: &Sequences,
+        source: Option<(Tensor<2>, &Sequences)>,
+        residual: Residual,
+    ) -> Tensor<2> {
         let heads = Heads {
             heads: self.heads,
             kv_heads: self.kv_heads,
             causal: self.causal,
-            visible_keys: input.visible_keys,
             rotary: self.rotary.then_some(BASE),
         };
-        let maps = [&self.query, &self.key, &self.value].map(Linear::map);
-        let mixed = multi_head(input.queries, input.source, maps, &heads);
-        self.output.forward(mixed) // [batch, queries, width]
+        let maps = [&self.query, &self.key, &self.value, &self.output].map(Linear::map);
+        let norm = norm.parameters();
+        multi_head(x, sequences, source, norm, maps, &heads, residual)
     }
 
     /// Keys and values of `x`, `[batch, sequence, width]`, for [`attend`](Self::attend): each
@@ -176,7 +189,7 @@ impl MultiHead {
         )
     }
 
-    /// What [`forward`](Self::forward) gives for queries `x`, `[batch, queries, width]`, where keys and values are known.
+    /// The part alone, for queries `x`, `[batch, queries, width]`, where keys and values are known.
     /// All of the first `visible_keys` of each row are seen: causality is the caller's.
     pub fn attend(
         &self,
@@ -200,7 +213,7 @@ impl MultiHead {
         self.kv_heads
     }
 
-    /// The weights that [`forward`](Self::forward) mixes with, `[batch, heads, queries, keys]`.
+    /// The weights that the values are mixed with, `[batch, heads, queries, keys]`.
     pub fn weights(&self, input: MultiHeadInput) -> Tensor<4> {
         let (query, key, options) = self.prepare(input);
         attention_weights(query, key, &options)

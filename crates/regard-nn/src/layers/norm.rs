@@ -4,7 +4,7 @@ use burn::module::{Module, Param};
 use burn::tensor::{Device, Tensor};
 
 use super::constant;
-use crate::operation::layer_norm;
+use crate::operation::{Normalisation, layer_norm};
 
 /// [`layer_norm`] with a learned scale and shift.
 #[derive(Module, Debug)]
@@ -24,6 +24,15 @@ impl LayerNorm {
         Self {
             weight: constant([width], 1.0, device),
             bias: constant([width], 0.0, device),
+        }
+    }
+
+    /// For an operation that begins with it.
+    pub(super) fn parameters(&self) -> Normalisation {
+        Normalisation {
+            weight: self.weight.val(),
+            bias: self.bias.val(),
+            epsilon: Self::EPSILON,
         }
     }
 

@@ -4,8 +4,8 @@ use burn::tensor::activation::softmax;
 use burn::tensor::{Bool, Int, Tensor, TensorData};
 use regard_kernels::Causal;
 
-use super::{AttentionOptions, Heads, Map, Windows};
-use crate::noise::DropoutMask;
+use super::{AttentionOptions, FeedForwardRules, Heads, Map, Normalisation, Residual, Windows};
+use crate::Sequences;
 
 /// As [`super::attention`].
 pub fn attention(
@@ -119,12 +119,8 @@ pub fn gelu<const D: usize>(x: Tensor<D>) -> Tensor<D> {
 }
 
 /// As [`super::embedding`].
-pub fn embedding(table: Tensor<2>, ids: Tensor<2, Int>) -> Tensor<3> {
-    let [batch, sequence] = ids.dims();
-    let width = table.dims()[1];
-    table
-        .select(0, ids.reshape([batch * sequence]))
-        .reshape([batch, sequence, width])
+pub fn embedding(table: Tensor<2>, ids: Tensor<1, Int>) -> Tensor<2> {
+    table.select(0, ids)
 }
 
 /// As [`super::rotary`].
@@ -154,51 +150,60 @@ pub fn linear(x: Tensor<2>, weight: Tensor<2>, bias: Tensor<1>) -> Tensor<2> {
 }
 
 /// As [`super::feed_forward`].
-pub(crate) fn feed_forward(
+pub fn feed_forward(
     x: Tensor<2>,
+    norm: Normalisation,
     inner: Map,
     outer: Map,
-    mask: Option<DropoutMask>,
+    rules: &FeedForwardRules,
 ) -> Tensor<2> {
-    let inner = gelu(linear(x, inner.0, inner.1));
-    let inner = match mask {
-        Some(mask) => super::dropout(inner, mask),
-        None => inner,
+    let normed = layer_norm(x.clone(), norm.weight, norm.bias, norm.epsilon);
+    let activated = rules.activation.composed(linear(normed, inner.0, inner.1));
+    let activated = match rules.mask {
+        Some(mask) => super::dropout(activated, mask),
+        None => activated,
     };
-    linear(inner, outer.0, outer.1)
+    let part = linear(activated, outer.0, outer.1);
+    rules.residual.joined(x, part)
 }
 
-/// As [`super::multi_head`].
+/// As [`super::multi_head`]: padded for the attention alone.
 pub fn multi_head(
-    x: Tensor<3>,
-    source: Option<Tensor<3>>,
-    [query, key, value]: [Map; 3],
+    x: Tensor<2>,
+    sequences: &Sequences,
+    source: Option<(Tensor<2>, &Sequences)>,
+    norm: Normalisation,
+    [query, key, value, output]: [Map; 4],
     heads: &Heads,
-) -> Tensor<3> {
-    let source = source.unwrap_or_else(|| x.clone());
-    let project = |x: Tensor<3>, (weight, bias): Map, count: usize| {
-        let ([batch, sequence, width], outputs) = (x.dims(), bias.dims()[0]);
-        let projected = linear(x.reshape([batch * sequence, width]), weight, bias);
-        projected
-            .reshape([batch, sequence, count, outputs / count])
+    residual: &Residual,
+) -> Tensor<2> {
+    let normed = layer_norm(x.clone(), norm.weight, norm.bias, norm.epsilon);
+    let (source, of_source) = source.unwrap_or_else(|| (normed.clone(), sequences));
+    let project = |x: Tensor<2>, of: &Sequences, (weight, bias): Map, count: usize| {
+        let padded = of.padded(linear(x, weight, bias));
+        let [batch, longest, outputs] = padded.dims();
+        padded
+            .reshape([batch, longest, count, outputs / count])
             .swap_dims(1, 2)
     };
-    let mut q = project(x, query, heads.heads);
-    let mut k = project(source.clone(), key, heads.kv_heads);
-    let v = project(source, value, heads.kv_heads);
+    let mut q = project(normed, sequences, query, heads.heads);
+    let mut k = project(source.clone(), of_source, key, heads.kv_heads);
+    let v = project(source, of_source, value, heads.kv_heads);
     if let Some(base) = heads.rotary {
         (q, k) = (rotary(q, base), rotary(k, base));
     }
     let options = AttentionOptions {
         causal: heads.causal,
-        visible_keys: heads.visible_keys.clone(),
+        visible_keys: Some(of_source.lengths().collect()),
         ..AttentionOptions::default()
     };
     let mixed = attention(q, k, v, &options); // [batch, heads, queries, head_dim]
     let [batch, count, queries, head_dim] = mixed.dims();
-    mixed
+    let mixed = mixed
         .swap_dims(1, 2)
-        .reshape([batch, queries, count * head_dim])
+        .reshape([batch, queries, count * head_dim]);
+    let part = linear(sequences.packed(mixed), output.0, output.1);
+    residual.joined(x, part)
 }
 
 /// As [`super::cross_entropy`].

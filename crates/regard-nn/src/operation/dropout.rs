@@ -2,7 +2,7 @@
 
 use burn::backend::autodiff::checkpoint::{base::Checkpointer, strategy::CheckpointStrategy};
 use burn::backend::autodiff::grads::Gradients;
-use burn::backend::autodiff::ops::{Backward, Ops, OpsKind, binary, unary};
+use burn::backend::autodiff::ops::{Backward, Ops, OpsKind, unary};
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{Autodiff, Backend, Dispatch, Flex, backend_extension};
 use burn::tensor::{Tensor, TensorData};
@@ -27,22 +27,6 @@ pub(crate) fn dropout<const D: usize>(x: Tensor<D>, mask: DropoutMask) -> Tensor
     }
     Tensor::from_dispatch(<Dispatch as FusedDropout>::fused_dropout(
         x.into_dispatch(),
-        mask,
-    ))
-}
-
-/// `out = x + y · mask`, without a mask `x + y`; the same mask on every device.
-pub(crate) fn add_dropped<const D: usize>(
-    x: Tensor<D>,
-    y: Tensor<D>,
-    mask: Option<DropoutMask>,
-) -> Tensor<D> {
-    if !is_fused(&x) || !is_fused(&y) || x.dims() != y.dims() {
-        return x + mask.map_or_else(|| y.clone(), |mask| dropout(y.clone(), mask));
-    }
-    Tensor::from_dispatch(<Dispatch as FusedAddDropped>::fused_add_dropped(
-        x.into_dispatch(),
-        y.into_dispatch(),
         mask,
     ))
 }
@@ -100,92 +84,6 @@ impl<C: CheckpointStrategy> FusedDropout for Autodiff<Flex, C> {
         let out = apply(x, mask);
         match DropoutBackward
             .prepare::<C>([node])
-            .compute_bound()
-            .stateful()
-        {
-            OpsKind::Tracked(prep) => prep.finish(mask, out),
-            OpsKind::UnTracked(prep) => prep.finish(out),
-        }
-    }
-}
-
-fn add(x: FlexTensor, y: FlexTensor, mask: Option<DropoutMask>) -> FlexTensor {
-    let (x, y) = (contiguous(x), contiguous(y));
-    let (x_values, y_values) = (elements(&x), elements(&y));
-    let mut out = take(x_values.len());
-    out.par_chunks_mut(CHUNK)
-        .zip(x_values.par_chunks(CHUNK).zip(y_values.par_chunks(CHUNK)))
-        .enumerate()
-        .for_each(|(index, (out, (x, y)))| {
-            widest(|| match mask {
-                Some(mask) => {
-                    mask.apply(index * CHUNK, y, out);
-                    out.iter_mut().zip(x).for_each(|(out, x)| *out += x);
-                }
-                None => {
-                    for (out, (x, y)) in out.iter_mut().zip(x.iter().zip(y)) {
-                        *out = x + y;
-                    }
-                }
-            });
-        });
-    let shape = shape(&x);
-    give_back(x);
-    give_back(y);
-    from_vec(out, shape)
-}
-
-#[backend_extension(Autodiff, Flex)]
-trait FusedAddDropped: Backend {
-    fn fused_add_dropped(
-        x: FloatTensor<Self>,
-        y: FloatTensor<Self>,
-        mask: Option<DropoutMask>,
-    ) -> FloatTensor<Self>;
-}
-
-impl FusedAddDropped for Flex {
-    fn fused_add_dropped(x: FlexTensor, y: FlexTensor, mask: Option<DropoutMask>) -> FlexTensor {
-        add(x, y, mask)
-    }
-}
-
-#[derive(Debug)]
-struct AddDroppedBackward;
-
-impl Backward<Flex, 2> for AddDroppedBackward {
-    type State = Option<DropoutMask>;
-
-    fn backward(
-        self,
-        ops: Ops<Option<DropoutMask>, 2>,
-        grads: &mut Gradients,
-        _checkpointer: &mut Checkpointer,
-    ) {
-        // out = x + y · mask
-        binary::<Flex, _, _>(
-            ops.parents,
-            ops.node,
-            grads,
-            |d_out| d_out,
-            |d_out| match ops.state {
-                Some(mask) => apply(d_out, mask),
-                None => d_out,
-            },
-        );
-    }
-}
-
-impl<C: CheckpointStrategy> FusedAddDropped for Autodiff<Flex, C> {
-    fn fused_add_dropped(
-        x: FloatTensor<Self>,
-        y: FloatTensor<Self>,
-        mask: Option<DropoutMask>,
-    ) -> FloatTensor<Self> {
-        let nodes = [x.node(), y.node()];
-        let out = add(x.into_primitive(), y.into_primitive(), mask);
-        match AddDroppedBackward
-            .prepare::<C>(nodes)
             .compute_bound()
             .stateful()
         {

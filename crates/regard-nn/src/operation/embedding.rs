@@ -14,17 +14,17 @@ use super::memory::{give_back, take};
 use super::storage::{FlexTensor, contiguous, elements, from_vec, shape};
 use super::{composed, is_fused};
 
-/// `out[b, i] = table[ids[b, i]]`.
+/// `out[i] = table[ids[i]]`.
 ///
 /// # Shapes
 /// - `table`: `[rows, width]`
-/// - `ids`: `[batch, sequence]`, each below `rows`
-/// - out: `[batch, sequence, width]`
+/// - `ids`: `[tokens]`, each below `rows`
+/// - out: `[tokens, width]`
 ///
 /// # Panics
 ///
 /// If an id is not below `rows`.
-pub fn embedding(table: Tensor<2>, ids: Tensor<2, Int>) -> Tensor<3> {
+pub fn embedding(table: Tensor<2>, ids: Tensor<1, Int>) -> Tensor<2> {
     if !is_fused(&table) {
         return composed::embedding(table, ids);
     }
@@ -51,7 +51,6 @@ struct Saved {
 
 fn forward(table: &FlexTensor, ids: &FlexTensor) -> (FlexTensor, Saved) {
     let table = table.to_contiguous();
-    let ids_shape = shape(ids);
     let ids = ids.to_contiguous();
     let ids: Arc<[usize]> = match ids.dtype() {
         DType::I64 => ids
@@ -81,7 +80,7 @@ fn forward(table: &FlexTensor, ids: &FlexTensor) -> (FlexTensor, Saved) {
                 out.copy_from_slice(&values[id * width..][..width]);
             }
         });
-    let out = from_vec(out, [ids_shape, vec![width]].concat());
+    let out = from_vec(out, vec![ids.len(), width]);
     (out, Saved { ids, rows, width })
 }
 

@@ -48,11 +48,11 @@ pub(super) fn value(x: f32) -> f32 {
     x * normal(x).0
 }
 
-/// Its derivative: Φ(x) + x φ(x)
+/// The same, and its derivative: Φ(x) + x φ(x)
 #[inline(always)]
-pub(super) fn slope(x: f32) -> f32 {
+pub(super) fn value_and_slope(x: f32) -> (f32, f32) {
     let (below, density) = normal(x);
-    below + x * density
+    (x * below, below + x * density)
 }
 
 fn forward(x: &FlexTensor) -> FlexTensor {
@@ -81,7 +81,7 @@ fn backward(x: &FlexTensor, d_out: &FlexTensor) -> FlexTensor {
         .for_each(|((dx, x), d_out)| {
             widest(|| {
                 for ((dx, x), d_out) in dx.iter_mut().zip(x).zip(d_out) {
-                    *dx = d_out * slope(*x);
+                    *dx = d_out * value_and_slope(*x).1;
                 }
             });
         });

@@ -16,6 +16,14 @@ pub(super) enum Weight<'a> {
 }
 
 impl<'a> Weight<'a> {
+    /// As it lies for a step of training, which changes it; as [`of`](Self::of) for an answer.
+    pub(super) fn new(weight: &'a FlexTensor, for_answer: bool) -> Self {
+        match for_answer {
+            true => Self::of(weight),
+            false => Self::Lying(view2(weight)),
+        }
+    }
+
     /// Packed where it is asked for the second time, and not changed since; it is packed then.
     pub(super) fn of(weight: &'a FlexTensor) -> Self {
         match packed(&[weight], || PackedMatrix::new(view2(weight))) {

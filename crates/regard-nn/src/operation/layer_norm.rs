@@ -8,8 +8,8 @@ use burn::backend::{Autodiff, Backend, Dispatch, Flex, backend_extension};
 use burn::tensor::Tensor;
 use rayon::prelude::*;
 
-use super::memory::{give_back, take};
-use super::storage::{FlexTensor, contiguous, elements, from_vec, shape};
+use super::memory::{give_back, owned, take};
+use super::storage::{FlexTensor, contiguous, elements, from_vec, register, shape};
 use super::vectors::widest;
 use super::{composed, is_fused};
 
@@ -39,6 +39,17 @@ pub fn layer_norm<const D: usize>(
     ))
 }
 
+/// The arguments of [`layer_norm`] beside `x`, where an operation begins with one.
+#[derive(Clone, Debug)]
+pub struct Normalisation {
+    /// `[width]`
+    pub weight: Tensor<1>,
+    /// `[width]`
+    pub bias: Tensor<1>,
+    /// Added to the variance.
+    pub epsilon: f64,
+}
+
 /// Rows of one task: fixed, because the gradients of weight and bias are summed task by task.
 const ROWS: usize = 64;
 
@@ -59,79 +70,100 @@ fn sum(length: usize, f: impl Fn(usize) -> f32) -> f32 {
     sums.iter().sum::<f32>() + rest
 }
 
-/// The output, and per row the mean and 1/√(variance + epsilon).
-fn forward(
-    x: &FlexTensor,
-    weight: &FlexTensor,
-    bias: &FlexTensor,
-    epsilon: f32,
-) -> (FlexTensor, Vec<[f32; 2]>) {
-    let (weight, bias) = (elements(weight), elements(bias));
-    let values = elements(x);
-    let width = weight.len();
-    let mut out = take(values.len());
-    let mut moments = vec![[0.0; 2]; values.len() / width.max(1)];
-    out.par_chunks_mut(ROWS * width.max(1))
-        .zip(values.par_chunks(ROWS * width.max(1)))
-        .zip(moments.par_chunks_mut(ROWS))
-        .for_each(|((out, values), moments)| {
-            widest(|| {
-                let rows = out
-                    .chunks_exact_mut(width)
-                    .zip(values.chunks_exact(width))
-                    .zip(moments);
-                for ((out, x), moments) in rows {
-                    let mean = sum(width, |i| x[i]) / width as f32;
-                    let variance = sum(width, |i| (x[i] - mean) * (x[i] - mean)) / width as f32;
-                    let inverse = 1.0 / (variance + epsilon).sqrt();
-                    for (((out, x), weight), bias) in out.iter_mut().zip(x).zip(weight).zip(bias) {
-                        *out = (x - mean) * inverse * weight + bias;
-                    }
-                    *moments = [mean, inverse];
-                }
-            });
-        });
-    (from_vec(out, shape(x)), moments)
-}
-
-/// What the backward pass needs.
+/// Weight and bias of a normalisation, and what is added to the variance.
 #[derive(Clone, Debug)]
-struct Saved {
-    x: FlexTensor,
-    weight: FlexTensor,
-    moments: Vec<[f32; 2]>,
+pub(super) struct Norm {
+    pub(super) weight: FlexTensor,
+    pub(super) bias: FlexTensor,
+    pub(super) epsilon: f32,
 }
 
-impl Saved {
-    /// With x̂ = (x − mean) · inverse and g = d_out · weight:
-    /// dx = inverse · (g − mean(g) − x̂ · mean(g x̂)), d_weight = Σ d_out x̂, d_bias = Σ d_out.
-    fn backward(&self, d_out: &FlexTensor) -> [FlexTensor; 3] {
-        let (values, gradient, weight) =
-            (elements(&self.x), elements(d_out), elements(&self.weight));
+/// Per row the mean and 1/√(variance + epsilon).
+pub(super) type Moments = Vec<[f32; 2]>;
+
+impl Norm {
+    /// The normalised rows, and their moments.
+    pub(super) fn forward(&self, values: &[f32]) -> (Vec<f32>, Moments) {
+        let (weight, bias) = (elements(&self.weight), elements(&self.bias));
         let width = weight.len();
-        let mut dx = take(values.len());
+        let mut out = take(values.len());
+        let mut moments = vec![[0.0; 2]; values.len() / width.max(1)];
+        out.par_chunks_mut(ROWS * width.max(1))
+            .zip(values.par_chunks(ROWS * width.max(1)))
+            .zip(moments.par_chunks_mut(ROWS))
+            .for_each(|((out, values), moments)| {
+                widest(|| {
+                    let rows = out.chunks_exact_mut(width).zip(values.chunks_exact(width));
+                    for ((out, x), moments) in rows.zip(moments) {
+                        let mean = sum(width, |i| x[i]) / width as f32;
+                        let variance = sum(width, |i| (x[i] - mean) * (x[i] - mean)) / width as f32;
+                        *moments = [mean, 1.0 / (variance + self.epsilon).sqrt()];
+                        normalise(out, x, *moments, weight, bias);
+                    }
+                });
+            });
+        (out, moments)
+    }
+
+    /// The normalised rows once more: to compute them costs less than to keep them.
+    pub(super) fn again(&self, values: &[f32], moments: &Moments) -> Vec<f32> {
+        let (weight, bias) = (elements(&self.weight), elements(&self.bias));
+        let width = weight.len();
+        let mut out = take(values.len());
+        out.par_chunks_mut(ROWS * width.max(1))
+            .zip(values.par_chunks(ROWS * width.max(1)))
+            .zip(moments.par_chunks(ROWS))
+            .for_each(|((out, values), moments)| {
+                widest(|| {
+                    let rows = out.chunks_exact_mut(width).zip(values.chunks_exact(width));
+                    for ((out, x), moments) in rows.zip(moments) {
+                        normalise(out, x, *moments, weight, bias);
+                    }
+                });
+            });
+        out
+    }
+
+    /// With x̂ = (x − mean) · inverse and g = d_out · weight:
+    /// dx = inverse · (g − mean(g) − x̂ · mean(g x̂)) (+ passed), d_weight = Σ d_out x̂, d_bias = Σ d_out.
+    ///
+    /// dx is written over d_out. What `passed` by the normalisation, on the other way of a residual, is added on the way.
+    pub(super) fn backward(
+        &self,
+        values: &[f32],
+        moments: &Moments,
+        d_out: Vec<f32>,
+        passed: Option<&[f32]>,
+    ) -> (Vec<f32>, [FlexTensor; 2]) {
+        let weight = elements(&self.weight);
+        let width = weight.len();
+        let mut dx = d_out;
         let partial: Vec<Vec<f32>> = dx
             .par_chunks_mut(ROWS * width.max(1))
             .zip(values.par_chunks(ROWS * width.max(1)))
-            .zip(gradient.par_chunks(ROWS * width.max(1)))
-            .zip(self.moments.par_chunks(ROWS))
-            .map(|(((dx, values), gradient), moments)| {
+            .zip(moments.par_chunks(ROWS))
+            .enumerate()
+            .map(|(task, ((dx, values), moments))| {
                 let mut sums = vec![0.0; 2 * width];
                 let (d_weight, d_bias) = sums.split_at_mut(width);
+                let passed = passed.map(|passed| &passed[task * ROWS * width..][..dx.len()]);
                 widest(|| {
                     let rows = dx.chunks_exact_mut(width).zip(values.chunks_exact(width));
-                    for (((dx, x), d_out), [mean, inverse]) in
-                        rows.zip(gradient.chunks_exact(width)).zip(moments)
-                    {
-                        let (x, d_out, weight) = (&x[..width], &d_out[..width], &weight[..width]);
+                    for (row, ((d_out, x), [mean, inverse])) in rows.zip(moments).enumerate() {
+                        let (x, d_out, weight) =
+                            (&x[..width], &mut d_out[..width], &weight[..width]);
                         let g = sum(width, |i| d_out[i] * weight[i]) / width as f32;
                         let gx = sum(width, |i| d_out[i] * weight[i] * (x[i] - mean)) * inverse
                             / width as f32;
                         for i in 0..width {
                             let normal = (x[i] - mean) * inverse;
-                            dx[i] = inverse * (d_out[i] * weight[i] - g - normal * gx);
                             d_weight[i] += d_out[i] * normal;
                             d_bias[i] += d_out[i];
+                            d_out[i] = inverse * (d_out[i] * weight[i] - g - normal * gx);
+                        }
+                        if let Some(passed) = passed {
+                            let passed = &passed[row * width..][..width];
+                            d_out.iter_mut().zip(passed).for_each(|(dx, d)| *dx += d);
                         }
                     }
                 });
@@ -145,11 +177,17 @@ impl Saved {
                 .for_each(|(sum, partial)| *sum += partial);
         }
         let d_bias = sums.split_off(width);
-        [
-            from_vec(dx, shape(&self.x)),
-            from_vec(sums, vec![width]),
-            from_vec(d_bias, vec![width]),
-        ]
+        let gradients = [sums, d_bias].map(|values| from_vec(values, vec![width]));
+        (dx, gradients)
+    }
+}
+
+/// One row.
+#[inline(always)]
+fn normalise(out: &mut [f32], x: &[f32], moments: [f32; 2], weight: &[f32], bias: &[f32]) {
+    let [mean, inverse] = moments;
+    for (((out, x), weight), bias) in out.iter_mut().zip(x).zip(weight).zip(bias) {
+        *out = (x - mean) * inverse * weight + bias;
     }
 }
 
@@ -170,11 +208,24 @@ impl FusedLayerNorm for Flex {
         bias: FlexTensor,
         epsilon: f32,
     ) -> FlexTensor {
+        let norm = Norm {
+            weight,
+            bias,
+            epsilon,
+        };
         let x = contiguous(x);
-        let out = forward(&x, &weight, &bias, epsilon).0;
+        let out = from_vec(norm.forward(elements(&x)).0, shape(&x));
         give_back(x);
         out
     }
+}
+
+/// What the backward pass needs.
+#[derive(Clone, Debug)]
+struct Saved {
+    x: FlexTensor,
+    norm: Norm,
+    moments: Moments,
 }
 
 #[derive(Debug)]
@@ -184,14 +235,13 @@ impl Backward<Flex, 3> for LayerNormBackward {
     type State = Saved;
 
     fn backward(self, ops: Ops<Saved, 3>, grads: &mut Gradients, _checkpointer: &mut Checkpointer) {
-        let d_out = contiguous(grads.consume::<Flex>(&ops.node));
-        for (parent, gradient) in ops.parents.iter().zip(ops.state.backward(&d_out)) {
-            if let Some(parent) = parent {
-                grads.register::<Flex>(parent.id, gradient);
-            }
-        }
-        give_back(d_out);
-        give_back(ops.state.x);
+        let d_out = owned(grads.consume::<Flex>(&ops.node));
+        let Saved { x, norm, moments } = ops.state;
+        let (dx, [d_weight, d_bias]) = norm.backward(elements(&x), &moments, d_out, None);
+        let gradients = [from_vec(dx, shape(&x)), d_weight, d_bias];
+        let parents = ops.parents.map(|node| node.map(|node| node.id));
+        register(grads, parents, gradients);
+        give_back(x);
     }
 }
 
@@ -203,14 +253,20 @@ impl<C: CheckpointStrategy> FusedLayerNorm for Autodiff<Flex, C> {
         epsilon: f32,
     ) -> FloatTensor<Self> {
         let nodes = [x.node(), weight.node(), bias.node()];
-        let (x, weight) = (contiguous(x.into_primitive()), weight.into_primitive());
-        let (out, moments) = forward(&x, &weight, bias.primitive(), epsilon);
+        let x = contiguous(x.into_primitive());
+        let norm = Norm {
+            weight: weight.into_primitive(),
+            bias: bias.into_primitive(),
+            epsilon,
+        };
+        let (out, moments) = norm.forward(elements(&x));
+        let out = from_vec(out, shape(&x));
         match LayerNormBackward
             .prepare::<C>(nodes)
             .compute_bound()
             .stateful()
         {
-            OpsKind::Tracked(prep) => prep.finish(Saved { x, weight, moments }, out),
+            OpsKind::Tracked(prep) => prep.finish(Saved { x, norm, moments }, out),
             OpsKind::UnTracked(prep) => prep.finish(out),
         }
     }

@@ -8,7 +8,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use super::storage::FlexTensor;
+use super::storage::{FlexTensor, contiguous, elements};
 
 /// Shorter arrays come from the allocator: it keeps those at hand.
 const SHORTEST: usize = 1 << 12;
@@ -119,18 +119,33 @@ pub(super) fn zeros(length: usize) -> Vec<f32> {
 
 /// The memory of a tensor that nobody else holds, for the next [`take`]; of another one nothing.
 pub(crate) fn give_back(tensor: FlexTensor) {
+    if let Ok(array) = taken_over(tensor) {
+        give_back_array(array);
+    }
+}
+
+/// The elements in the usual order, to be written over: in the tensor's own memory where nobody else holds it.
+pub(super) fn owned(tensor: FlexTensor) -> Vec<f32> {
+    taken_over(contiguous(tensor)).unwrap_or_else(|tensor| {
+        let mut array = take(tensor.layout().num_elements());
+        array.copy_from_slice(elements(&tensor));
+        array
+    })
+}
+
+/// The memory of a tensor that nobody else holds, and that is as long as it; otherwise the tensor.
+fn taken_over(tensor: FlexTensor) -> Result<Vec<f32>, FlexTensor> {
     let layout = tensor.layout();
-    let length = layout.num_elements();
     let is_whole = tensor.is_contiguous()
         && layout.start_offset() == 0
-        && length >= SHORTEST
         && tensor.dtype() == burn::tensor::DType::F32
-        && tensor.bytes().len() == length * size_of::<f32>();
-    if is_whole
-        && tensor.is_unique()
-        && let Ok(array) = tensor.into_data().try_into_vec::<f32>()
-    {
-        give_back_array(array);
+        && tensor.bytes().len() == layout.num_elements() * size_of::<f32>();
+    match is_whole && tensor.is_unique() {
+        true => match tensor.into_data().try_into_vec() {
+            Ok(array) => Ok(array),
+            Err(error) => unreachable!("single precision: {error:?}"),
+        },
+        false => Err(tensor),
     }
 }
 

@@ -4,6 +4,7 @@
 //! backward, over Burn's own memory, without a copy. On every other device, for every other element type, and where the
 //! environment variable `REGARD_FUSED` is `0`, the same meaning is [`composed`] of Burn's operations.
 
+mod activation;
 mod attention;
 pub mod composed;
 mod convolution;
@@ -19,23 +20,26 @@ mod max_pool;
 mod memory;
 mod multi_head;
 mod projected;
+mod residual;
 mod rotary;
 mod storage;
 mod vectors;
 
+pub use activation::Activation;
 pub use attention::{AttentionOptions, attention, attention_weights};
 pub use convolution::{Windows, convolution};
 pub use cross_entropy::{copying_cross_entropy, cross_entropy};
 pub use embedding::embedding;
+pub use feed_forward::{FeedForwardRules, feed_forward};
 pub use gelu::gelu;
-pub use layer_norm::layer_norm;
+pub use layer_norm::{Normalisation, layer_norm};
 pub use linear::{Map, ScoreTable, linear, table_scores};
 pub use max_pool::max_pool;
 pub use multi_head::{Heads, multi_head};
+pub use residual::Residual;
 pub use rotary::rotary;
 
-pub(crate) use dropout::{add_dropped, dropout};
-pub(crate) use feed_forward::feed_forward;
+pub(crate) use dropout::dropout;
 pub(crate) use memory::give_back;
 pub(crate) use storage::{FlexTensor, contiguous, flex, numbers, unflex};
 pub(crate) use vectors::{log_sum_exp, widest};

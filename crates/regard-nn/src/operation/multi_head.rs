@@ -1,4 +1,4 @@
-//! Attention of projected sequences: from vectors to mixed values, head beside head, and nothing is moved for it.
+//! The attention half of a layer as one operation: head beside head, and nothing is moved for it.
 //!
 //! Queries, keys and values of a position are one row, `[query heads | key heads | value heads]`, as one product gives them;
 //! the kernels read and write the heads where they lie. So there is one product where there would be three, and no gradient
@@ -13,15 +13,18 @@ use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{Autodiff, Backend, Dispatch, Flex, backend_extension};
 use burn::tensor::Tensor;
-use ndarray::{Array3, ArrayView4, ArrayViewMut4, Axis};
-use regard_kernels::{Attention, Causal, GradientsMut, Upstream};
+use ndarray::{Array2, ArrayView3, ArrayViewMut3, Axis};
+use regard_kernels::{Attention, Causal, PackedGradientsMut, PackedUpstream};
 
-use super::linear::Map;
-use super::memory::{give_back, take};
+use super::kept::Weight;
+use super::layer_norm::{Moments, Norm};
+use super::linear::{Map, by_weight_and_bias, times};
+use super::memory::{give_back, give_back_array, take};
 use super::projected::Projected;
 use super::rotary::Turn;
-use super::storage::{FlexTensor, contiguous, elements, from_vec, register, shape};
-use super::{composed, is_fused};
+use super::storage::{FlexTensor, contiguous, elements, from_vec, matrix, register, shape, view2};
+use super::{Normalisation, Residual, composed, is_fused};
+use crate::Sequences;
 
 /// How the vectors of a position are heads, and what a head sees.
 #[derive(Clone, Debug)]
@@ -30,220 +33,354 @@ pub struct Heads {
     pub heads: usize,
     /// Keys and values per position; divides `heads`.
     pub kv_heads: usize,
-    /// A query sees only the keys that come before it, and its own.
+    /// A query sees only the keys that come before it, and its own. A source is always seen whole.
     pub causal: Option<Causal>,
-    /// Per batch row: the keys `0..n` are visible, the others are padding.
-    pub visible_keys: Option<Vec<usize>>,
-    /// The base of [`rotary`](super::rotary) positions, where there are any.
+    /// The base of [`rotary`](super::rotary()) positions, where there are any.
     pub rotary: Option<f32>,
 }
 
-/// `out = concat_h attention(x W_q, y W_k, y W_v)`, where `y` is `source`, or `x` itself.
+/// `out = x + residual(concat_h attention(n W_q, y W_k, y W_v) W_o)` with `n = norm(x)`, where `y` is the source, or `n`
+/// itself: half of a layer that normalises first. Every sequence attends to itself, or to its own source.
+///
+/// On the CPU nothing is computed for padding, because there is none; rows of the last product are added to `x` while they
+/// are in the cache, and both ways that lead to the gradient of `x` meet in one pass.
 ///
 /// # Shapes
-/// - `x`: `[batch, queries, width]`, `source`: `[batch, keys, width]`
-/// - `query`: `width → heads · head_dim`, `key` and `value`: `width → kv_heads · head_dim`
-/// - out: `[batch, queries, heads · head_dim]`
+/// - `x`, out: `[tokens, width]`, `source`: `[keys, source width]`, with as many sequences
+/// - `query`: `width → heads · head_dim`, `key` and `value`: `width → kv_heads · head_dim`, `output`: `heads · head_dim → width`
 ///
 /// # Panics
 ///
-/// If the shapes do not fit.
+/// If the shapes do not fit, or a source is to be seen in part.
 pub fn multi_head(
-    x: Tensor<3>,
-    source: Option<Tensor<3>>,
-    [query, key, value]: [Map; 3],
+    x: Tensor<2>,
+    sequences: &Sequences,
+    source: Option<(Tensor<2>, &Sequences)>,
+    norm: Normalisation,
+    maps: [Map; 4],
     heads: &Heads,
-) -> Tensor<3> {
-    let width = x.dims()[2];
-    let of_source = source.as_ref().map_or(width, |source| source.dims()[2]);
-    let head_dim = query.0.dims()[1] / heads.heads.max(1);
-    for (map, inputs, count) in [
-        (&query, width, heads.heads),
-        (&key, of_source, heads.kv_heads),
-        (&value, of_source, heads.kv_heads),
-    ] {
-        let outputs = count * head_dim;
-        assert_eq!(map.0.dims(), [inputs, outputs], "multi-head: a weight");
-        assert_eq!(map.1.dims(), [outputs], "multi-head: a bias");
+    residual: Residual,
+) -> Tensor<2> {
+    let width = x.dims()[1];
+    let of_source = source
+        .as_ref()
+        .map_or(width, |(source, _)| source.dims()[1]);
+    let head_dim = maps[0].0.dims()[1] / heads.heads.max(1);
+    let [outputs, kv_outputs] = [heads.heads, heads.kv_heads].map(|count| count * head_dim);
+    let expected = [
+        [width, outputs],
+        [of_source, kv_outputs],
+        [of_source, kv_outputs],
+        [outputs, width],
+    ];
+    for ((weight, bias), expected) in maps.iter().zip(expected) {
+        assert_eq!(weight.dims(), expected, "multi-head: a weight");
+        assert_eq!(bias.dims(), [expected[1]], "multi-head: a bias");
     }
-    if !is_fused(&x) || !is_fused(&query.0) {
-        return composed::multi_head(x, source, [query, key, value], heads);
+    assert_eq!(norm.weight.dims(), [width], "multi-head: the norm");
+    assert_eq!(x.dims()[0], sequences.tokens(), "multi-head: rows of x");
+    if let Some((source, keys)) = &source {
+        assert_eq!(heads.causal, None, "multi-head: a source is seen whole");
+        assert_eq!(source.dims()[0], keys.tokens(), "multi-head: rows of it");
+        assert_eq!(keys.count(), sequences.count(), "multi-head: sources");
+    }
+    if !is_fused(&x) || !is_fused(&maps[0].0) {
+        return composed::multi_head(x, sequences, source, norm, maps, heads, &residual);
     }
     let rules = Arc::new(Rules {
         heads: heads.clone(),
         head_dim,
+        queries: sequences.clone(),
+        keys: source.as_ref().map_or(sequences, |(_, keys)| keys).clone(),
+        epsilon: norm.epsilon as f32,
+        residual,
     });
-    let maps =
-        [query, key, value].map(|(weight, bias)| (weight.into_dispatch(), bias.into_dispatch()));
-    let [(query, b_query), (key, b_key), (value, b_value)] = maps;
-    let x = x.into_dispatch();
+    let maps = maps.map(|(weight, bias)| (weight.into_dispatch(), bias.into_dispatch()));
+    let [
+        (query, b_query),
+        (key, b_key),
+        (value, b_value),
+        (output, b_output),
+    ] = maps;
+    let (x, norm, b_norm) = (
+        x.into_dispatch(),
+        norm.weight.into_dispatch(),
+        norm.bias.into_dispatch(),
+    );
     Tensor::from_dispatch(match source {
         None => <Dispatch as FusedMultiHead>::over_itself(
-            x, query, b_query, key, b_key, value, b_value, rules,
+            x, norm, b_norm, query, b_query, key, b_key, value, b_value, output, b_output, rules,
         ),
-        Some(source) => <Dispatch as FusedMultiHead>::over_source(
+        Some((source, _)) => <Dispatch as FusedMultiHead>::over_source(
             x,
             source.into_dispatch(),
+            norm,
+            b_norm,
             query,
             b_query,
             key,
             b_key,
             value,
             b_value,
+            output,
+            b_output,
             rules,
         ),
     })
 }
 
-/// [`Heads`] with the size of one.
+/// [`Heads`] with the size of one, the sequences, and how the part is added.
 #[derive(Debug)]
 struct Rules {
     heads: Heads,
     head_dim: usize,
+    queries: Sequences,
+    keys: Sequences,
+    epsilon: f32,
+    residual: Residual,
 }
 
 impl Rules {
-    fn turn(&self, x: &FlexTensor, heads: usize) -> Option<Turn> {
-        let base = self.heads.rotary.filter(|_| heads > 0)?;
-        Some(Turn::new(shape(x)[1], heads, self.head_dim, base))
-    }
-
-    /// Heads that are turned among those of `x`: queries and keys.
-    fn turned(&self) -> [usize; 2] {
-        [self.heads.heads, self.heads.kv_heads]
+    /// The first heads of rows are turned: queries and keys.
+    fn turn(&self, sequences: &Sequences, heads: usize) -> Option<Turn> {
+        let base = self.heads.rotary?;
+        let positions = sequences.positions().collect();
+        Some(Turn::new(positions, heads, self.head_dim, base))
     }
 
     fn attention(&self) -> Attention<'_> {
-        let mut attention = Attention::new();
-        if let Some(causal) = self.heads.causal {
-            attention = attention.causal(causal);
+        match self.heads.causal {
+            Some(causal) => Attention::new().causal(causal),
+            None => Attention::new(),
         }
-        if let Some(visible_keys) = &self.heads.visible_keys {
-            attention = attention.visible_keys(visible_keys);
-        }
-        attention
     }
 }
 
-/// `[batch, heads, sequence, head_dim]` of rows of heads.
-fn heads<'a>(values: &'a [f32], x: &FlexTensor, head_dim: usize) -> ArrayView4<'a, f32> {
-    let (batch, sequence) = (shape(x)[0], shape(x)[1]);
-    let heads = values.len() / (batch * sequence * head_dim).max(1);
-    match ArrayView4::from_shape((batch, sequence, heads, head_dim), values) {
-        Ok(view) => view.permuted_axes([0, 2, 1, 3]),
+/// `[tokens, heads, head_dim]` of rows of heads.
+fn heads<'a>(values: &'a [f32], rows: usize, head_dim: usize) -> ArrayView3<'a, f32> {
+    let heads = values.len() / (rows * head_dim).max(1);
+    match ArrayView3::from_shape((rows, heads, head_dim), values) {
+        Ok(view) => view,
         Err(error) => unreachable!("whole heads: {error}"),
     }
 }
 
 /// The same, to be written.
-fn heads_mut<'a>(values: &'a mut [f32], x: &FlexTensor, head_dim: usize) -> ArrayViewMut4<'a, f32> {
-    let (batch, sequence) = (shape(x)[0], shape(x)[1]);
-    let heads = values.len() / (batch * sequence * head_dim).max(1);
-    match ArrayViewMut4::from_shape((batch, sequence, heads, head_dim), values) {
-        Ok(view) => view.permuted_axes([0, 2, 1, 3]),
+fn heads_mut<'a>(values: &'a mut [f32], rows: usize, head_dim: usize) -> ArrayViewMut3<'a, f32> {
+    let heads = values.len() / (rows * head_dim).max(1);
+    match ArrayViewMut3::from_shape((rows, heads, head_dim), values) {
+        Ok(view) => view,
         Err(error) => unreachable!("whole heads: {error}"),
     }
 }
 
-/// What the backward pass needs: no scores. Without a source the queries' sequence has the keys and values too.
-#[derive(Clone, Debug)]
-struct Saved {
-    queries: Projected,
-    source: Option<Projected>,
-    out: FlexTensor,
-    log_sum_exp: Array3<f32>,
-    rules: Arc<Rules>,
-}
-
-/// Queries, keys and values of one or two sequences.
+/// Queries, keys and values: rows of the queries have the keys and values too where there is no source.
 fn parts<'a>(
     queries: &'a Projected,
     source: Option<&'a Projected>,
     rules: &Rules,
-) -> [ArrayView4<'a, f32>; 3] {
-    let view = |of: &'a Projected| heads(&of.values, &of.x, rules.head_dim);
+) -> [ArrayView3<'a, f32>; 3] {
+    let all = heads(&queries.values, rules.queries.tokens(), rules.head_dim);
     let (q, keys_and_values) = match source {
-        Some(source) => (view(queries), view(source)),
-        None => view(queries).split_at(Axis(1), rules.heads.heads),
+        Some(source) => {
+            let of_source = heads(&source.values, rules.keys.tokens(), rules.head_dim);
+            (all, of_source)
+        }
+        None => all.split_at(Axis(1), rules.heads.heads),
     };
     let (k, v) = keys_and_values.split_at(Axis(1), rules.heads.kv_heads);
     [q, k, v]
 }
 
+/// What the backward pass needs: no scores.
+#[derive(Clone, Debug)]
+struct Saved {
+    x: FlexTensor,
+    source: Option<FlexTensor>,
+    norm: Norm,
+    moments: Moments,
+    queries: Projected,
+    keys: Option<Projected>,
+    /// The mixed values, `[tokens, heads, head_dim]`.
+    mixed: Vec<f32>,
+    log_sum_exp: Array2<f32>,
+    output: FlexTensor,
+    rules: Arc<Rules>,
+}
+
+/// Weights and biases of queries, keys, values and output.
+type Maps = [[FlexTensor; 4]; 2];
+
+/// The output, and what the backward pass needs; nothing of that where it is an answer, whose weights stay packed.
 fn forward(
-    queries: &Projected,
-    source: Option<&Projected>,
-    rules: &Rules,
-) -> (FlexTensor, Array3<f32>) {
-    let [q, k, v] = parts(queries, source, rules);
-    let (batch, count, sequence, head_dim) = q.dim();
-    let mut out = take(batch * sequence * count * head_dim);
-    let mut log_sum_exp = Array3::zeros((batch, count, sequence));
-    let done = rules.attention().forward_into(
+    x: FlexTensor,
+    source: Option<FlexTensor>,
+    norm: Norm,
+    [weights, biases]: Maps,
+    rules: Arc<Rules>,
+    for_answer: bool,
+) -> (FlexTensor, Option<Saved>) {
+    let (x, source) = (contiguous(x), source.map(contiguous));
+    let (rows, width) = (shape(&x)[0], shape(&x)[1]);
+    let [query, key, value, output] = &weights;
+    let [b_query, b_key, b_value, b_output] = &biases;
+    let (normed, moments) = norm.forward(elements(&x));
+    let of_x = matrix(&normed, rows, width);
+    let Heads {
+        heads, kv_heads, ..
+    } = rules.heads;
+    let (queries, keys) = match &source {
+        None => {
+            let maps: [&[&FlexTensor]; 2] = [&[query, key, value], &[b_query, b_key, b_value]];
+            let turn = rules.turn(&rules.queries, heads + kv_heads);
+            (Projected::new(&of_x, maps, turn, for_answer), None)
+        }
+        Some(source) => {
+            let turn = rules.turn(&rules.queries, heads);
+            let queries = Projected::new(&of_x, [&[query], &[b_query]], turn, for_answer);
+            let turn = rules.turn(&rules.keys, kv_heads);
+            let maps: [&[&FlexTensor]; 2] = [&[key, value], &[b_key, b_value]];
+            let keys = Projected::new(&view2(source), maps, turn, for_answer);
+            (queries, Some(keys))
+        }
+    };
+    give_back_array(normed);
+    let [q, k, v] = parts(&queries, keys.as_ref(), &rules);
+    let mut mixed = take(rows * heads * rules.head_dim);
+    let mut log_sum_exp = Array2::zeros((heads, rows));
+    super::attention::expect(rules.attention().forward_packed_into(
         q,
         k,
         v,
-        heads_mut(&mut out, &queries.x, head_dim),
+        rules.queries.attending(&rules.keys),
+        heads_mut(&mut mixed, rows, rules.head_dim),
         log_sum_exp.view_mut(),
+    ));
+    let mut out = take(rows * width);
+    let bias = b_output.to_contiguous();
+    Weight::new(output, for_answer).product_then(
+        &matrix(&mixed, rows, heads * rules.head_dim),
+        Some(elements(&bias)),
+        &mut out,
+        &mut [],
+        |first, out, _| rules.residual.add(elements(&x), first, out, width),
     );
-    super::attention::expect(done);
-    let out = from_vec(out, vec![batch, sequence, count * head_dim]);
-    (out, log_sum_exp)
+    let out = from_vec(out, vec![rows, width]);
+    if for_answer {
+        queries.give_back();
+        keys.into_iter().for_each(Projected::give_back);
+        give_back_array(mixed);
+        give_back(x);
+        return (out, None);
+    }
+    let [.., output] = weights;
+    let saved = Saved {
+        x,
+        source,
+        norm,
+        moments,
+        queries,
+        keys,
+        mixed,
+        log_sum_exp,
+        output,
+        rules,
+    };
+    (out, Some(saved))
+}
+
+/// Where the gradients go: `x`, the source, weight and bias of the norm, and of queries, keys, values and output.
+struct Parents {
+    x: Option<NodeId>,
+    source: Option<NodeId>,
+    norm: [Option<NodeId>; 2],
+    maps: [Option<NodeId>; 8],
 }
 
 impl Saved {
-    fn new(queries: Projected, source: Option<Projected>, rules: Arc<Rules>) -> Self {
-        let (out, log_sum_exp) = forward(&queries, source.as_ref(), &rules);
-        Self {
-            queries,
-            source,
-            out,
-            log_sum_exp,
-            rules,
-        }
-    }
-
-    /// Without a backward pass: what is left is the output.
-    fn finish(self) -> FlexTensor {
-        self.queries.give_back();
-        if let Some(source) = self.source {
-            source.give_back();
-        }
-        self.out
-    }
-
-    /// Gradients of `values` of the queries and of the source.
-    fn backward(&self, d_out: &FlexTensor) -> [Option<Vec<f32>>; 2] {
+    fn backward(self, d_out: FlexTensor, parents: Parents, grads: &mut Gradients) {
+        let d_out = contiguous(d_out);
         let Self {
-            queries,
-            source,
-            rules,
-            ..
+            x, source, rules, ..
         } = self;
-        let [q, k, v] = parts(queries, source.as_ref(), rules);
-        let size = rules.head_dim;
-        let mut d_queries = take(queries.values.len());
-        let mut d_source = source.as_ref().map(|source| take(source.values.len()));
-        let all = heads_mut(&mut d_queries, &queries.x, size);
-        let (dq, of_keys_and_values) = match (&mut d_source, source) {
-            (Some(d_source), Some(source)) => (all, heads_mut(d_source, &source.x, size)),
-            _ => all.split_at(Axis(1), rules.heads.heads),
+        let (rows, width) = (shape(&x)[0], shape(&x)[1]);
+        let [of_queries, of_keys, of_values, of_output] = pairs(parents.maps);
+        // out = x + residual(mixed W_o + b_o)
+        let scaled = rules.residual.backward(elements(&d_out), width);
+        let d_part = matrix(scaled.as_deref().unwrap_or(elements(&d_out)), rows, width);
+        let mixed = matrix(&self.mixed, rows, rules.heads.heads * rules.head_dim);
+        register(grads, of_output, by_weight_and_bias(&mixed, &d_part));
+        let d_mixed = times(&d_part, &view2(&self.output).t(), None);
+        scaled.into_iter().for_each(give_back_array);
+        // mixed = attention(q, k, v)
+        let [q, k, v] = parts(&self.queries, self.keys.as_ref(), &rules);
+        let mut d_queries = take(self.queries.values.len());
+        let mut d_keys = self.keys.as_ref().map(|keys| take(keys.values.len()));
+        let all = heads_mut(&mut d_queries, rows, rules.head_dim);
+        let (dq, d_keys_and_values) = match &mut d_keys {
+            Some(d_keys) => (all, heads_mut(d_keys, rules.keys.tokens(), rules.head_dim)),
+            None => all.split_at(Axis(1), rules.heads.heads),
         };
-        let (dk, dv) = of_keys_and_values.split_at(Axis(1), rules.heads.kv_heads);
-        let upstream = Upstream {
-            out: heads(elements(&self.out), &queries.x, size),
+        let (dk, dv) = d_keys_and_values.split_at(Axis(1), rules.heads.kv_heads);
+        let upstream = PackedUpstream {
+            out: heads(&self.mixed, rows, rules.head_dim),
             log_sum_exp: self.log_sum_exp.view(),
-            d_out: heads(elements(d_out), &queries.x, size),
-            d_log_sum_exp: None,
+            d_out: heads(&d_mixed, rows, rules.head_dim),
         };
-        let into = GradientsMut {
-            q: dq,
-            k: dk,
-            v: dv,
+        super::attention::expect(rules.attention().backward_packed_into(
+            q,
+            k,
+            v,
+            rules.queries.attending(&rules.keys),
+            &upstream,
+            PackedGradientsMut {
+                q: dq,
+                k: dk,
+                v: dv,
+            },
+        ));
+        give_back_array(d_mixed);
+        give_back_array(self.mixed);
+        // q = norm(x) W_q + b_q; k and v likewise, or of the source
+        let normed = self.norm.again(elements(&x), &self.moments);
+        let of_x = matrix(&normed, rows, width);
+        let (d_normed, of_maps) = self.queries.backward(&of_x, d_queries, true);
+        let maps = [of_queries, of_keys, of_values];
+        let first_of_keys = of_maps.len();
+        for (gradients, parents) in of_maps.into_iter().zip(maps) {
+            register(grads, parents, gradients);
+        }
+        if let (Some(keys), Some(source), Some(d_keys)) = (self.keys, source, d_keys) {
+            let wanted = parents.source.is_some();
+            let (d_source, of_maps) = keys.backward(&view2(&source), d_keys, wanted);
+            for (gradients, parents) in of_maps.into_iter().zip(&maps[first_of_keys..]) {
+                register(grads, *parents, gradients);
+            }
+            if let Some(d_source) = d_source {
+                let d_source = from_vec(d_source, shape(&source));
+                register(grads, [parents.source], [d_source]);
+            }
+            give_back(source);
+        }
+        give_back_array(normed);
+        let Some(d_normed) = d_normed else {
+            unreachable!("it was asked for");
         };
-        super::attention::expect(rules.attention().backward_into(q, k, v, &upstream, into));
-        [Some(d_queries), d_source]
+        let passed = Some(elements(&d_out));
+        let (dx, of_norm) = self
+            .norm
+            .backward(elements(&x), &self.moments, d_normed, passed);
+        register(grads, parents.norm, of_norm);
+        register(grads, [parents.x], [from_vec(dx, shape(&x))]);
+        give_back(d_out);
+        give_back(x);
     }
+}
+
+/// Weight and bias of each map.
+fn pairs(maps: [Option<NodeId>; 8]) -> [[Option<NodeId>; 2]; 4] {
+    let (pairs, _) = maps.as_chunks::<2>();
+    std::array::from_fn(|map| pairs[map])
 }
 
 #[allow(
@@ -254,196 +391,204 @@ impl Saved {
 trait FusedMultiHead: Backend {
     fn over_itself(
         x: FloatTensor<Self>,
+        norm: FloatTensor<Self>,
+        b_norm: FloatTensor<Self>,
         query: FloatTensor<Self>,
         b_query: FloatTensor<Self>,
         key: FloatTensor<Self>,
         b_key: FloatTensor<Self>,
         value: FloatTensor<Self>,
         b_value: FloatTensor<Self>,
+        output: FloatTensor<Self>,
+        b_output: FloatTensor<Self>,
         rules: Arc<Rules>,
     ) -> FloatTensor<Self>;
 
     fn over_source(
         x: FloatTensor<Self>,
         source: FloatTensor<Self>,
+        norm: FloatTensor<Self>,
+        b_norm: FloatTensor<Self>,
         query: FloatTensor<Self>,
         b_query: FloatTensor<Self>,
         key: FloatTensor<Self>,
         b_key: FloatTensor<Self>,
         value: FloatTensor<Self>,
         b_value: FloatTensor<Self>,
+        output: FloatTensor<Self>,
+        b_output: FloatTensor<Self>,
         rules: Arc<Rules>,
     ) -> FloatTensor<Self>;
 }
 
-/// Both sequences projected and attended over.
-fn attended(
-    x: FlexTensor,
-    source: Option<FlexTensor>,
-    [weights, biases]: [[&FlexTensor; 3]; 2],
-    rules: Arc<Rules>,
-    for_answer: bool,
-) -> Saved {
-    let [turned_queries, turned_keys] = rules.turned();
-    match source {
-        None => {
-            let turned = turned_queries + turned_keys;
-            let turn = rules.turn(&x, turned);
-            let all = Projected::new(x, [&weights, &biases], turn, for_answer);
-            Saved::new(all, None, rules)
-        }
-        Some(source) => {
-            let queries = [&weights[..1], &biases[..1]];
-            let turn = rules.turn(&x, turned_queries);
-            let queries = Projected::new(x, queries, turn, for_answer);
-            let keys = [&weights[1..], &biases[1..]];
-            let turn = rules.turn(&source, turned_keys);
-            let source = Projected::new(source, keys, turn, for_answer);
-            Saved::new(queries, Some(source), rules)
-        }
+fn norm_of(weight: FlexTensor, bias: FlexTensor, rules: &Rules) -> Norm {
+    Norm {
+        weight,
+        bias,
+        epsilon: rules.epsilon,
     }
 }
 
 impl FusedMultiHead for Flex {
     fn over_itself(
         x: FlexTensor,
+        norm: FlexTensor,
+        b_norm: FlexTensor,
         query: FlexTensor,
         b_query: FlexTensor,
         key: FlexTensor,
         b_key: FlexTensor,
         value: FlexTensor,
         b_value: FlexTensor,
+        output: FlexTensor,
+        b_output: FlexTensor,
         rules: Arc<Rules>,
     ) -> FlexTensor {
-        let maps = [[&query, &key, &value], [&b_query, &b_key, &b_value]];
-        attended(x, None, maps, rules, true).finish()
+        let norm = norm_of(norm, b_norm, &rules);
+        let maps = [
+            [query, key, value, output],
+            [b_query, b_key, b_value, b_output],
+        ];
+        forward(x, None, norm, maps, rules, true).0
     }
 
     fn over_source(
         x: FlexTensor,
         source: FlexTensor,
+        norm: FlexTensor,
+        b_norm: FlexTensor,
         query: FlexTensor,
         b_query: FlexTensor,
         key: FlexTensor,
         b_key: FlexTensor,
         value: FlexTensor,
         b_value: FlexTensor,
+        output: FlexTensor,
+        b_output: FlexTensor,
         rules: Arc<Rules>,
     ) -> FlexTensor {
-        let maps = [[&query, &key, &value], [&b_query, &b_key, &b_value]];
-        attended(x, Some(source), maps, rules, true).finish()
+        let norm = norm_of(norm, b_norm, &rules);
+        let maps = [
+            [query, key, value, output],
+            [b_query, b_key, b_value, b_output],
+        ];
+        forward(x, Some(source), norm, maps, rules, true).0
     }
 }
 
 #[derive(Debug)]
 struct MultiHeadBackward;
 
-/// Registers the gradients of one or two sequences, and of the maps in their order.
-fn propagate(
-    saved: Saved,
-    d_out: FlexTensor,
-    sequences: [Option<NodeId>; 2],
-    maps: [Option<NodeId>; 6],
-    grads: &mut Gradients,
-) {
-    let d_out = contiguous(d_out);
-    let d_values = saved.backward(&d_out);
-    give_back(d_out);
-    give_back(saved.out);
-    let mut maps = maps.chunks_exact(2);
-    let projected = [Some(saved.queries), saved.source];
-    for ((projected, d_values), parent) in projected.into_iter().zip(d_values).zip(sequences) {
-        let (Some(projected), Some(d_values)) = (projected, d_values) else {
-            continue;
+impl Backward<Flex, 11> for MultiHeadBackward {
+    type State = Saved;
+
+    fn backward(
+        self,
+        ops: Ops<Saved, 11>,
+        grads: &mut Gradients,
+        _checkpointer: &mut Checkpointer,
+    ) {
+        let d_out = grads.consume::<Flex>(&ops.node);
+        let [x, norm, b_norm, maps @ ..] = ops.parents.map(|node| node.map(|node| node.id));
+        let parents = Parents {
+            x,
+            source: None,
+            norm: [norm, b_norm],
+            maps,
         };
-        let (dx, of_each) = projected.backward(d_values, parent.is_some());
-        if let (Some(parent), Some(dx)) = (parent, dx) {
-            grads.register::<Flex>(parent, dx);
-        }
-        for (gradients, parents) in of_each.into_iter().zip(&mut maps) {
-            register(grads, [parents[0], parents[1]], gradients);
-        }
+        ops.state.backward(d_out, parents, grads);
     }
 }
 
-impl Backward<Flex, 7> for MultiHeadBackward {
+impl Backward<Flex, 12> for MultiHeadBackward {
     type State = Saved;
 
-    fn backward(self, ops: Ops<Saved, 7>, grads: &mut Gradients, _checkpointer: &mut Checkpointer) {
+    fn backward(
+        self,
+        ops: Ops<Saved, 12>,
+        grads: &mut Gradients,
+        _checkpointer: &mut Checkpointer,
+    ) {
         let d_out = grads.consume::<Flex>(&ops.node);
-        let [of_x, of_maps @ ..] = ops.parents.map(|node| node.map(|node| node.id));
-        propagate(ops.state, d_out, [of_x, None], of_maps, grads);
-    }
-}
-
-impl Backward<Flex, 8> for MultiHeadBackward {
-    type State = Saved;
-
-    fn backward(self, ops: Ops<Saved, 8>, grads: &mut Gradients, _checkpointer: &mut Checkpointer) {
-        let d_out = grads.consume::<Flex>(&ops.node);
-        let [of_x, of_source, of_maps @ ..] = ops.parents.map(|node| node.map(|node| node.id));
-        propagate(ops.state, d_out, [of_x, of_source], of_maps, grads);
+        let [x, source, norm, b_norm, maps @ ..] = ops.parents.map(|node| node.map(|node| node.id));
+        let parents = Parents {
+            x,
+            source,
+            norm: [norm, b_norm],
+            maps,
+        };
+        ops.state.backward(d_out, parents, grads);
     }
 }
 
 impl<C: CheckpointStrategy> FusedMultiHead for Autodiff<Flex, C> {
     fn over_itself(
         x: FloatTensor<Self>,
+        norm: FloatTensor<Self>,
+        b_norm: FloatTensor<Self>,
         query: FloatTensor<Self>,
         b_query: FloatTensor<Self>,
         key: FloatTensor<Self>,
         b_key: FloatTensor<Self>,
         value: FloatTensor<Self>,
         b_value: FloatTensor<Self>,
+        output: FloatTensor<Self>,
+        b_output: FloatTensor<Self>,
         rules: Arc<Rules>,
     ) -> FloatTensor<Self> {
-        let tensors = [&x, &query, &b_query, &key, &b_key, &value, &b_value];
+        let tensors = [
+            &x, &norm, &b_norm, &query, &b_query, &key, &b_key, &value, &b_value, &output,
+            &b_output,
+        ];
         let nodes = tensors.map(|tensor| tensor.node());
-        let maps = [[&query, &key, &value], [&b_query, &b_key, &b_value]];
-        let maps = maps.map(|maps| maps.map(|tensor| tensor.primitive()));
-        let saved = attended(x.primitive().clone(), None, maps, rules, false);
-        drop(x);
-        match Backward::<Flex, 7>::prepare::<C>(MultiHeadBackward, nodes)
-            .compute_bound()
-            .stateful()
-        {
-            OpsKind::Tracked(prep) => {
-                let out = saved.out.clone();
-                prep.finish(saved, out)
-            }
-            OpsKind::UnTracked(prep) => prep.finish(saved.finish()),
+        let norm = norm_of(norm.into_primitive(), b_norm.into_primitive(), &rules);
+        let maps = [
+            [query, key, value, output],
+            [b_query, b_key, b_value, b_output],
+        ];
+        let maps = maps.map(|maps| maps.map(|tensor| tensor.into_primitive()));
+        let (out, saved) = forward(x.into_primitive(), None, norm, maps, rules, false);
+        let prepared = Backward::<Flex, 11>::prepare::<C>(MultiHeadBackward, nodes);
+        match (prepared.compute_bound().stateful(), saved) {
+            (OpsKind::Tracked(prep), Some(saved)) => prep.finish(saved, out),
+            (OpsKind::UnTracked(prep), _) => prep.finish(out),
+            (_, None) => unreachable!("only answers keep nothing"),
         }
     }
 
     fn over_source(
         x: FloatTensor<Self>,
         source: FloatTensor<Self>,
+        norm: FloatTensor<Self>,
+        b_norm: FloatTensor<Self>,
         query: FloatTensor<Self>,
         b_query: FloatTensor<Self>,
         key: FloatTensor<Self>,
         b_key: FloatTensor<Self>,
         value: FloatTensor<Self>,
         b_value: FloatTensor<Self>,
+        output: FloatTensor<Self>,
+        b_output: FloatTensor<Self>,
         rules: Arc<Rules>,
     ) -> FloatTensor<Self> {
         let tensors = [
-            &x, &source, &query, &b_query, &key, &b_key, &value, &b_value,
+            &x, &source, &norm, &b_norm, &query, &b_query, &key, &b_key, &value, &b_value, &output,
+            &b_output,
         ];
         let nodes = tensors.map(|tensor| tensor.node());
-        let maps = [[&query, &key, &value], [&b_query, &b_key, &b_value]];
-        let maps = maps.map(|maps| maps.map(|tensor| tensor.primitive()));
-        let source = Some(source.primitive().clone());
-        let saved = attended(x.primitive().clone(), source, maps, rules, false);
-        drop(x);
-        match Backward::<Flex, 8>::prepare::<C>(MultiHeadBackward, nodes)
-            .compute_bound()
-            .stateful()
-        {
-            OpsKind::Tracked(prep) => {
-                let out = saved.out.clone();
-                prep.finish(saved, out)
-            }
-            OpsKind::UnTracked(prep) => prep.finish(saved.finish()),
+        let norm = norm_of(norm.into_primitive(), b_norm.into_primitive(), &rules);
+        let maps = [
+            [query, key, value, output],
+            [b_query, b_key, b_value, b_output],
+        ];
+        let maps = maps.map(|maps| maps.map(|tensor| tensor.into_primitive()));
+        let source = Some(source.into_primitive());
+        let (out, saved) = forward(x.into_primitive(), source, norm, maps, rules, false);
+        let prepared = Backward::<Flex, 12>::prepare::<C>(MultiHeadBackward, nodes);
+        match (prepared.compute_bound().stateful(), saved) {
+            (OpsKind::Tracked(prep), Some(saved)) => prep.finish(saved, out),
+            (OpsKind::UnTracked(prep), _) => prep.finish(out),
+            (_, None) => unreachable!("only answers keep nothing"),
         }
     }
 }

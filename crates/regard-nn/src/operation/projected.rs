@@ -1,4 +1,4 @@
-//! A sequence mapped to some heads of each of its positions, by several maps as one product.
+//! Rows mapped to some heads each, by several maps as one product.
 
 use ndarray::ArrayView2;
 use regard_kernels::PackedMatrix;
@@ -7,7 +7,7 @@ use super::kept::{Weight, packed};
 use super::linear::{by_weight_and_bias, times};
 use super::memory::{give_back, give_back_array, take};
 use super::rotary::Turn;
-use super::storage::{FlexTensor, contiguous, elements, from_vec, matrix, shape};
+use super::storage::{FlexTensor, elements, from_vec, matrix, shape};
 
 /// Several maps of the same input as one: weights and biases side by side.
 #[derive(Clone, Debug, Default)]
@@ -71,13 +71,12 @@ impl Joined {
     }
 }
 
-/// A sequence, and some heads of each of its positions.
+/// Some heads of each row of a matrix.
 #[derive(Clone, Debug)]
 pub(super) struct Projected {
-    pub(super) x: FlexTensor,
     maps: Joined,
     turn: Option<Turn>,
-    /// `[batch, sequence, heads, head_dim]`
+    /// `[rows, heads, head_dim]`
     pub(super) values: Vec<f32>,
 }
 
@@ -85,12 +84,11 @@ impl Projected {
     /// Heads are turned by their position, as `turn` says, while they are in the cache. For an answer the maps are packed
     /// once, and not kept here.
     pub(super) fn new(
-        x: FlexTensor,
+        x: &ArrayView2<'_, f32>,
         [weights, biases]: [&[&FlexTensor]; 2],
         turn: Option<Turn>,
         for_answer: bool,
     ) -> Self {
-        let x = contiguous(x);
         let bias: Vec<f32> = biases
             .iter()
             .flat_map(|bias| elements(&bias.to_contiguous()).to_vec())
@@ -111,65 +109,41 @@ impl Projected {
             Some(packed) => Weight::Packed(packed.clone()),
             None => Weight::Lying(maps.matrix()),
         };
-        let (rows, width) = (positions(&x), weight.columns());
-        let mut values = take(rows * width);
-        weight.product_then(
-            &matrix(elements(&x), rows, shape(&x)[2]),
-            Some(&bias),
-            &mut values,
-            &mut [],
-            |first, rows, _| {
-                if let Some(turn) = &turn {
-                    turn.forward(first, rows, width);
-                }
-            },
-        );
-        Self {
-            x,
-            maps,
-            turn,
-            values,
-        }
+        let width = weight.columns();
+        let mut values = take(x.nrows() * width);
+        let turned = |first: usize, rows: &mut [f32], _: &mut [f32]| {
+            if let Some(turn) = &turn {
+                turn.forward(first, rows, width);
+            }
+        };
+        weight.product_then(x, Some(&bias), &mut values, &mut [], turned);
+        Self { maps, turn, values }
     }
 
-    /// Gradients of the maps, and of `x` if it is wanted, from that of `values`.
+    /// Gradients of `x`, if it is wanted, and of the maps, from that of `values`.
     pub(super) fn backward(
         self,
+        x: &ArrayView2<'_, f32>,
         mut d_values: Vec<f32>,
         of_x: bool,
-    ) -> (Option<FlexTensor>, Vec<[FlexTensor; 2]>) {
-        let Self {
-            x,
-            maps,
-            turn,
-            values,
-        } = self;
+    ) -> (Option<Vec<f32>>, Vec<[FlexTensor; 2]>) {
+        let Self { maps, turn, values } = self;
         give_back_array(values);
-        let (rows, width) = (positions(&x), maps.width());
+        let width = maps.width();
         if let Some(turn) = turn {
             turn.backward(&mut d_values, width);
         }
-        let d_values = from_vec(d_values, vec![rows, width]);
-        let gradient = matrix(elements(&d_values), rows, width);
-        let [d_weight, d_bias] =
-            by_weight_and_bias(&matrix(elements(&x), rows, maps.inputs), &gradient);
-        let dx = of_x.then(|| from_vec(times(&gradient, &maps.matrix().t(), None), shape(&x)));
+        let gradient = matrix(&d_values, x.nrows(), width);
+        let [d_weight, d_bias] = by_weight_and_bias(x, &gradient);
+        let dx = of_x.then(|| times(&gradient, &maps.matrix().t(), None));
         let gradients = maps.split(d_weight, &d_bias);
-        give_back(d_values);
-        give_back(x);
+        give_back_array(d_values);
         give_back_array(maps.weight);
         (dx, gradients)
     }
 
     pub(super) fn give_back(self) {
-        give_back(self.x);
         give_back_array(self.maps.weight);
         give_back_array(self.values);
     }
-}
-
-/// Rows of `[batch, sequence, width]`.
-fn positions(x: &FlexTensor) -> usize {
-    let shape = shape(x);
-    shape[0] * shape[1]
 }

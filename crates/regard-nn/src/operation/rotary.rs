@@ -86,7 +86,8 @@ impl Angles {
 /// The rotation of the first heads of rows of heads, one row a position, in place.
 #[derive(Clone, Debug)]
 pub(super) struct Turn {
-    sequence: usize,
+    /// Of the rows; of those behind again from the first.
+    positions: Arc<[usize]>,
     heads: usize,
     head_dim: usize,
     angles: Arc<Angles>,
@@ -96,9 +97,10 @@ pub(super) struct Turn {
 const ROWS: usize = 64;
 
 impl Turn {
-    pub(super) fn new(sequence: usize, heads: usize, head_dim: usize, base: f32) -> Self {
+    pub(super) fn new(positions: Arc<[usize]>, heads: usize, head_dim: usize, base: f32) -> Self {
+        let sequence = positions.iter().max().map_or(0, |last| last + 1);
         Self {
-            sequence,
+            positions,
             heads,
             head_dim,
             angles: Angles::of(sequence, head_dim / 2, base),
@@ -122,7 +124,7 @@ impl Turn {
         let Angles { cosines, sines } = &*self.angles;
         widest(|| {
             for (row, values) in rows.chunks_exact_mut(width.max(1)).enumerate() {
-                let at = (first + row) % self.sequence * half;
+                let at = self.positions[(first + row) % self.positions.len()] * half;
                 let (cosines, sines) = (&cosines[at..][..half], &sines[at..][..half]);
                 let heads = values.chunks_exact_mut(self.head_dim.max(1));
                 for head in heads.take(self.heads) {
@@ -141,7 +143,7 @@ impl Turn {
 /// `direction` 1 turns, −1 turns back.
 fn turn(x: &FlexTensor, base: f32, direction: f32) -> FlexTensor {
     let (batch, heads, sequence, head_dim) = view4(x).dim();
-    let turn = Turn::new(sequence, 1, head_dim, base);
+    let turn = Turn::new((0..sequence).collect(), 1, head_dim, base);
     let x = x.to_contiguous();
     let mut out = take(batch * heads * sequence * head_dim);
     out.par_chunks_mut((ROWS * head_dim).max(1))

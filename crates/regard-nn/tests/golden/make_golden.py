@@ -59,22 +59,25 @@ def rotary(x):
     return torch.cat([first * cos - second * sin, second * cos + first * sin], -1)
 
 
-def multi_head(P, path, queries, keys, heads, kv_heads, lengths=None, causal=False, turned=False):
+def multi_head(P, path, queries, keys, heads, kv_heads, causal=False, turned=False):
+    """Of one sequence: `[queries, width]`, `[keys, width]`."""
+
     def split(x, heads):
-        return x.unflatten(-1, (heads, -1)).transpose(1, 2)
+        return x.unflatten(-1, (heads, -1)).transpose(0, 1)[None]
 
     q = split(linear(P, f"{path}query", queries), heads)
     k = split(linear(P, f"{path}key", keys), kv_heads)
     v = split(linear(P, f"{path}value", keys), kv_heads)
     if turned:
         q, k = rotary(q), rotary(k)
-    visible = torch.ones(q.shape[0], 1, q.shape[2], k.shape[2], dtype=torch.bool)
-    if lengths is not None:
-        visible &= (torch.arange(k.shape[2]) < lengths[:, None])[:, None, None, :]
-    if causal:
-        visible &= torch.ones(q.shape[2], k.shape[2], dtype=torch.bool).tril()
-    mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=visible, enable_gqa=True)
-    return linear(P, f"{path}output", mixed.transpose(1, 2).flatten(2))
+    mixed = F.scaled_dot_product_attention(q, k, v, is_causal=causal, enable_gqa=True)
+    return linear(P, f"{path}output", mixed[0].transpose(0, 1).flatten(1))
+
+
+def each(function, lengths, *packed):
+    """Of each sequence alone: what lies one after the other is taken apart and put together again."""
+    parts = [x.split(of) for x, of in zip(packed, lengths)]
+    return torch.cat([function(*sequence) for sequence in zip(*parts)])
 
 
 def multi_head_shapes(prefix, width, heads, kv_heads):
@@ -86,24 +89,55 @@ def multi_head_shapes(prefix, width, heads, kv_heads):
     return shapes
 
 
-def encoder_layer(P, path, x, heads, lengths):
-    y = norm(P, f"{path}attention_norm", x)
-    x = x + multi_head(P, f"{path}attention.", y, y, heads, heads, lengths, turned=True)
-    inner = F.gelu(linear(P, f"{path}feed_forward.inner", norm(P, f"{path}feed_forward_norm", x)))
+def feed_forward(P, path, x, activation=F.gelu):
+    inner = activation(linear(P, f"{path}feed_forward.inner", norm(P, f"{path}feed_forward_norm", x)))
     return x + linear(P, f"{path}feed_forward.outer", inner)
 
 
-def encoder_layer_shapes(prefix, width, heads, inner):
+def encoder_layer(P, path, x, heads):
+    """Of one sequence."""
+    y = norm(P, f"{path}attention_norm", x)
+    x = x + multi_head(P, f"{path}attention.", y, y, heads, heads, turned=True)
+    return feed_forward(P, path, x)
+
+
+def decoder_layer(P, x, source, heads):
+    """Of one sequence and its source."""
+    y = norm(P, "self_norm", x)
+    x = x + multi_head(P, "self_attention.", y, y, heads, heads, causal=True)
+    x = x + multi_head(P, "source_attention.", norm(P, "source_norm", x), source, heads, heads)
+    return feed_forward(P, "", x)
+
+
+def norm_shapes(path, width):
+    return {f"{path}.weight": (width,), f"{path}.bias": (width,)}
+
+
+def feed_forward_shapes(prefix, width, inner):
     return {
-        f"{prefix}attention_norm.weight": (width,),
-        f"{prefix}attention_norm.bias": (width,),
-        **multi_head_shapes(f"{prefix}attention.", width, heads, heads),
-        f"{prefix}feed_forward_norm.weight": (width,),
-        f"{prefix}feed_forward_norm.bias": (width,),
+        **norm_shapes(f"{prefix}feed_forward_norm", width),
         f"{prefix}feed_forward.inner.weight": (width, inner),
         f"{prefix}feed_forward.inner.bias": (inner,),
         f"{prefix}feed_forward.outer.weight": (inner, width),
         f"{prefix}feed_forward.outer.bias": (width,),
+    }
+
+
+def encoder_layer_shapes(prefix, width, heads, inner):
+    return {
+        **norm_shapes(f"{prefix}attention_norm", width),
+        **multi_head_shapes(f"{prefix}attention.", width, heads, heads),
+        **feed_forward_shapes(prefix, width, inner),
+    }
+
+
+def decoder_layer_shapes(width, heads, inner):
+    return {
+        **norm_shapes("self_norm", width),
+        **multi_head_shapes("self_attention.", width, heads, heads),
+        **norm_shapes("source_norm", width),
+        **multi_head_shapes("source_attention.", width, heads, heads),
+        **feed_forward_shapes("", width, inner),
     }
 
 
@@ -119,16 +153,42 @@ def write(name, P, inputs, out, extra=None):
     save(name, tensors | (extra or {}))
 
 
+LENGTHS, SOURCES = [7, 2, 1], [5, 3, 6]
+
+
+def counts(lengths):
+    return torch.tensor(lengths)
+
+
+def packed(lengths, width=12):
+    return torch.randn(sum(lengths), width, requires_grad=True)
+
+
 def write_multi_head(name, heads, kv_heads, cross, **options):
-    P = parameters(multi_head_shapes("", 12, heads, kv_heads))
-    x = torch.randn(3, 7, 12, requires_grad=True)
-    inputs = {"x": x}
+    """x + part(norm(x))"""
+    P = parameters({**norm_shapes("norm", 12), **multi_head_shapes("attention.", 12, heads, kv_heads)})
+    x = packed(LENGTHS)
     if cross:
-        inputs["keys"] = torch.randn(3, 5, 12, requires_grad=True)
-    keys = inputs.get("keys", x)
-    lengths = torch.tensor([keys.shape[1], 2, 1])
-    out = multi_head(P, "", x, keys, heads, kv_heads, lengths, **options)
-    write(name, P, inputs | {"lengths": lengths}, out)
+        keys = packed(SOURCES)
+        part = lambda x, keys: multi_head(P, "attention.", norm(P, "norm", x), keys, heads, kv_heads, **options)
+        out = x + each(part, [LENGTHS, SOURCES], x, keys)
+        inputs = {"x": x, "keys": keys, "lengths": counts(LENGTHS), "key_lengths": counts(SOURCES)}
+    else:
+        def part(x):
+            y = norm(P, "norm", x)
+            return multi_head(P, "attention.", y, y, heads, kv_heads, **options)
+
+        out = x + each(part, [LENGTHS], x)
+        inputs = {"x": x, "lengths": counts(LENGTHS)}
+    write(name, P, inputs, out)
+
+
+def write_cross_entropy():
+    """Summed, with smoothed labels, of a table's scores."""
+    P = parameters({"table": (23, 12)})
+    h, targets = packed([9]), torch.randint(0, 23, (9,))
+    loss = F.cross_entropy(h @ P["table"].T, targets, label_smoothing=0.1, reduction="sum")
+    write("cross_entropy", P, {"h": h, "targets": targets}, loss[None])
 
 
 # The sizes of the three models; `tests/it/golden.rs` has the same.
@@ -152,16 +212,17 @@ def model_shapes(kind):
 
 def model(P, kind, tokens, bigrams, lengths):
     x = P["tokens.weight"][tokens] + P["bigrams.weight"][bigrams]
-    visible = torch.arange(tokens.shape[1]) < lengths[:, None]
     for layer in range(LAYERS if kind == "transformer" else 0):
-        x = encoder_layer(P, f"encoder.{layer}.", x, HEADS, lengths)
-    if kind == "mean":
-        z = (x * visible[..., None]).sum(1) / lengths[:, None]
-    else:
-        scores = (32 * x @ P["pooling.attention.queries"].T).masked_fill(~visible[..., None], -math.inf)
-        pooled = torch.einsum("bsh,bsd->bhd", scores.softmax(1), x)
-        z = (pooled * P["pooling.mix"]).sum(1)
-    return linear(P, "output", norm(P, "norm", z))
+        x = each(lambda x: encoder_layer(P, f"encoder.{layer}.", x, HEADS), [lengths], x)
+
+    def pooled(x):
+        """`[1, width]` of one text."""
+        if kind == "mean":
+            return x.mean(0, keepdim=True)
+        weights = (32 * x @ P["pooling.attention.queries"].T).softmax(0)
+        return (weights.T @ x * P["pooling.mix"]).sum(0, keepdim=True)
+
+    return linear(P, "output", norm(P, "norm", each(pooled, [lengths], x)))
 
 
 def write_model(kind):
@@ -169,11 +230,10 @@ def write_model(kind):
     if kind != "mean":
         # As short as learned queries are: scores 32 times as large would leave nothing of the weights but 0 and 1.
         P["pooling.attention.queries"].data /= 32
-    lengths = torch.tensor([9, 1, 4, 7])
-    visible = torch.arange(9) < lengths[:, None]
-    tokens = torch.randint(2, VOCABULARY, (4, 9)) * visible
-    bigrams = torch.randint(0, BUCKETS, (4, 9)) * visible
-    inputs = {"tokens": tokens, "bigrams": bigrams, "lengths": lengths}
+    lengths = [9, 1, 4, 7]
+    tokens = torch.randint(2, VOCABULARY, (sum(lengths),))
+    bigrams = torch.randint(0, BUCKETS, (sum(lengths),))
+    inputs = {"tokens": tokens, "bigrams": bigrams, "lengths": counts(lengths)}
     start = {path: value.detach().clone() for path, value in P.items()}
     # Twenty steps as regard-nn takes them: no decay on parameters of one axis, gradients clipped to length 1.
     labels = torch.tensor([0, 3, 4, 1])
@@ -199,9 +259,15 @@ if __name__ == "__main__":
     torch.set_num_threads(1)
     write_multi_head("multi_head_self", 3, 3, cross=False, causal=True, turned=True)
     write_multi_head("multi_head_cross_grouped", 4, 2, cross=True)
-    P = parameters(encoder_layer_shapes("", 12, 3, 20))
-    x = torch.randn(3, 7, 12, requires_grad=True)
-    lengths = torch.tensor([7, 3, 1])
-    write("encoder_layer", P, {"x": x, "lengths": lengths}, encoder_layer(P, "", x, 3, lengths))
+    P, x = parameters(encoder_layer_shapes("", 12, 3, 20)), packed(LENGTHS)
+    out = each(lambda x: encoder_layer(P, "", x, 3), [LENGTHS], x)
+    write("encoder_layer", P, {"x": x, "lengths": counts(LENGTHS)}, out)
+    P, x, source = parameters(decoder_layer_shapes(12, 3, 20)), packed(LENGTHS), packed(SOURCES)
+    out = each(lambda x, source: decoder_layer(P, x, source, 3), [LENGTHS, SOURCES], x, source)
+    inputs = {"x": x, "source": source, "lengths": counts(LENGTHS), "source_lengths": counts(SOURCES)}
+    write("decoder_layer", P, inputs, out)
+    P, x = parameters(feed_forward_shapes("", 12, 20)), packed([6])
+    write("feed_forward_relu", P, {"x": x}, feed_forward(P, "", x, F.relu))
+    write_cross_entropy()
     for kind in ["mean", "pooling", "transformer"]:
         write_model(kind)

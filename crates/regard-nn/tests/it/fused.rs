@@ -5,11 +5,11 @@ use std::process::Command;
 use burn::module::Module;
 use burn::tensor::activation::log_softmax;
 use burn::tensor::{Device, Int, Tensor, TensorData};
-use regard_nn::Noise;
 use regard_nn::models::sequence_to_sequence::SequenceToSequenceConfig;
 use regard_nn::models::text_classifier::{Kind, TextBatch, TextClassifierConfig};
 use regard_nn::models::vision_transformer::VisionTransformerConfig;
 use regard_nn::optimizer::{AdamW, AdamWConfig};
+use regard_nn::{Noise, Sequences};
 
 /// Losses of so many steps.
 const STEPS: u64 = 50;
@@ -53,14 +53,16 @@ fn classifier(device: &Device) -> Vec<f32> {
         max_tokens: 11,
         dropout: 0.2,
     };
+    let texts = Sequences::new([11, 4, 7, 1, 9, 10]);
+    let count = texts.tokens();
     let ids = |below: usize| {
-        let ids = (0..6 * 11).map(|at| (at * 7919 % below) as i32).collect();
-        Tensor::<2, Int>::from_data(TensorData::new::<i32, _>(ids, [6, 11]), device)
+        let ids = (0..count).map(|at| (at * 7919 % below) as i32).collect();
+        Tensor::<1, Int>::from_data(TensorData::new::<i32, _>(ids, [count]), device)
     };
     let batch = TextBatch {
         tokens: ids(40),
         bigrams: Some(ids(30)),
-        lengths: vec![11, 4, 7, 1, 9, 10],
+        texts,
     };
     curve(config.init(1, device), |model, noise| {
         negative_log(model.forward(&batch, noise))

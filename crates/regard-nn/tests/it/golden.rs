@@ -2,14 +2,18 @@
 
 use std::collections::HashMap;
 
-use burn::module::Module;
+use burn::module::{Module, Param};
 use burn::tensor::activation::log_softmax;
 use burn::tensor::{Device, Gradients, Int, Tensor, TensorData};
-use regard_nn::layers::{EncoderLayerConfig, MultiHeadConfig, MultiHeadInput};
+use regard_nn::layers::{
+    DecoderLayerConfig, EncoderLayerConfig, FeedForward, FeedForwardConfig, LayerNorm, MultiHead,
+    MultiHeadConfig,
+};
 use regard_nn::models::text_classifier::{Kind, TextBatch, TextClassifier, TextClassifierConfig};
+use regard_nn::operation::{Activation, Residual, cross_entropy};
 use regard_nn::optimizer::{AdamW, AdamWConfig};
 use regard_nn::parameters::{self, NamedTensor};
-use regard_nn::{Causal, Noise};
+use regard_nn::{Causal, Noise, Sequences};
 use safetensors::{Dtype, SafeTensors};
 
 use crate::closeness::{assert_close, assert_close_to, values};
@@ -70,7 +74,7 @@ impl Golden {
         )
     }
 
-    fn integer(&self, name: &str) -> Tensor<2, Int> {
+    fn integer(&self, name: &str) -> Tensor<1, Int> {
         let (shape, values) = &self.integers[name];
         Tensor::from_data(TensorData::new(values.clone(), shape.clone()), &self.device)
     }
@@ -81,6 +85,10 @@ impl Golden {
             .iter()
             .map(|count| *count as usize)
             .collect()
+    }
+
+    fn sequences(&self, name: &str) -> Sequences {
+        Sequences::new(self.counts(name))
     }
 
     /// The model with the file's parameters.
@@ -117,13 +125,28 @@ impl Golden {
         gradients
     }
 
-    fn check_input(&self, name: &str, input: &Tensor<3>, gradients: &Gradients) {
+    fn check_input(&self, name: &str, input: &Tensor<2>, gradients: &Gradients) {
         let expected = &self.floats[&format!("gradient.input.{name}")].values;
         assert_close(
             &values(&input.grad(gradients).unwrap()),
             expected,
             &format!("{}: gradient of {name}", self.name),
         );
+    }
+}
+
+/// The attention half of a layer.
+#[derive(Module, Debug)]
+struct AttentionHalf {
+    norm: LayerNorm,
+    attention: MultiHead,
+}
+
+impl AttentionHalf {
+    fn read(golden: &Golden, config: &MultiHeadConfig) -> Self {
+        let attention = config.init(&mut Noise::at(0, 0), &golden.device).unwrap();
+        let norm = LayerNorm::new(12, &golden.device);
+        golden.load(Self { norm, attention })
     }
 }
 
@@ -135,11 +158,14 @@ fn causal_rotary_self_attention_is_pytorchs() {
         rotary: true,
         ..MultiHeadConfig::new(12, 3)
     };
-    let layer = golden.load(config.init(&mut Noise::at(0, 0), &golden.device).unwrap());
+    let half = AttentionHalf::read(&golden, &config);
     let x = golden.tensor("input.x").require_grad();
-    let input =
-        MultiHeadInput::self_attention(x.clone()).visible_keys(golden.counts("input.lengths"));
-    let gradients = golden.check(&layer, layer.forward(input));
+    let sequences = golden.sequences("input.lengths");
+    let (norm, residual) = (&half.norm, Residual::default());
+    let out = half
+        .attention
+        .added_to(x.clone(), norm, &sequences, None, residual);
+    let gradients = golden.check(&half, out);
     golden.check_input("x", &x, &gradients);
 }
 
@@ -150,14 +176,19 @@ fn grouped_cross_attention_is_pytorchs() {
         kv_heads: 2,
         ..MultiHeadConfig::new(12, 4)
     };
-    let layer = golden.load(config.init(&mut Noise::at(0, 0), &golden.device).unwrap());
+    let half = AttentionHalf::read(&golden, &config);
     let (x, keys) = (
         golden.tensor("input.x").require_grad(),
         golden.tensor("input.keys").require_grad(),
     );
-    let input = MultiHeadInput::cross_attention(x.clone(), keys.clone())
-        .visible_keys(golden.counts("input.lengths"));
-    let gradients = golden.check(&layer, layer.forward(input));
+    let sequences = golden.sequences("input.lengths");
+    let sources = golden.sequences("input.key_lengths");
+    let source = Some((keys.clone(), &sources));
+    let (norm, residual) = (&half.norm, Residual::default());
+    let out = half
+        .attention
+        .added_to(x.clone(), norm, &sequences, source, residual);
+    let gradients = golden.check(&half, out);
     golden.check_input("x", &x, &gradients);
     golden.check_input("keys", &keys, &gradients);
 }
@@ -177,10 +208,81 @@ fn an_encoder_layer_is_pytorchs() {
     };
     let layer = golden.load(config.init(&mut Noise::at(0, 0), &golden.device).unwrap());
     let x = golden.tensor("input.x").require_grad();
-    let lengths = golden.counts("input.lengths");
-    let out = layer.forward(x.clone(), Some(&lengths), &mut Noise::off());
+    let sequences = golden.sequences("input.lengths");
+    let out = layer.forward(x.clone(), &sequences, &mut Noise::off());
     let gradients = golden.check(&layer, out);
     golden.check_input("x", &x, &gradients);
+}
+
+#[test]
+fn a_decoder_layer_is_pytorchs() {
+    let golden = Golden::read("decoder_layer");
+    let config = DecoderLayerConfig {
+        width: 12,
+        heads: 3,
+        feed_forward: 20,
+        dropout: 0.5,
+    };
+    let layer = golden.load(config.init(&mut Noise::at(0, 0), &golden.device).unwrap());
+    let (x, source) = (
+        golden.tensor("input.x").require_grad(),
+        golden.tensor("input.source").require_grad(),
+    );
+    let targets = golden.sequences("input.lengths");
+    let sources = golden.sequences("input.source_lengths");
+    let noise = &mut Noise::off();
+    let out = layer.forward(x.clone(), &targets, source.clone(), &sources, noise);
+    let gradients = golden.check(&layer, out);
+    golden.check_input("x", &x, &gradients);
+    golden.check_input("source", &source, &gradients);
+}
+
+/// The feed-forward half of a layer.
+#[derive(Module, Debug)]
+struct FeedForwardHalf {
+    feed_forward_norm: LayerNorm,
+    feed_forward: FeedForward,
+}
+
+#[test]
+fn a_feed_forward_part_with_relu_is_pytorchs() {
+    let golden = Golden::read("feed_forward_relu");
+    let config = FeedForwardConfig {
+        width: 12,
+        inner: 20,
+        activation: Activation::Relu,
+        dropout: 0.5,
+    };
+    let half = golden.load(FeedForwardHalf {
+        feed_forward_norm: LayerNorm::new(12, &golden.device),
+        feed_forward: config.init(&mut Noise::at(0, 0), &golden.device),
+    });
+    let x = golden.tensor("input.x").require_grad();
+    let (norm, residual) = (&half.feed_forward_norm, Residual::default());
+    let out = half
+        .feed_forward
+        .added_to(x.clone(), norm, residual, &mut Noise::off());
+    let gradients = golden.check(&half, out);
+    golden.check_input("x", &x, &gradients);
+}
+
+/// What a loss scores with.
+#[derive(Module, Debug)]
+struct Table {
+    table: Param<Tensor<2>>,
+}
+
+#[test]
+fn the_smoothed_cross_entropy_of_a_table_is_pytorchs() {
+    let golden = Golden::read("cross_entropy");
+    let table = golden.load(Table {
+        table: Param::from_tensor(Tensor::zeros([23, 12], &golden.device)),
+    });
+    let h = golden.tensor("input.h").require_grad();
+    let targets = golden.counts("input.targets");
+    let loss = cross_entropy(h.clone(), table.table.val(), &targets, 0.1);
+    let gradients = golden.check(&table, loss);
+    golden.check_input("h", &h, &gradients);
 }
 
 fn model(golden: &Golden, kind: Kind) -> (TextClassifier, TextBatch) {
@@ -201,7 +303,7 @@ fn model(golden: &Golden, kind: Kind) -> (TextClassifier, TextBatch) {
     let batch = TextBatch {
         tokens: golden.integer("input.tokens"),
         bigrams: Some(golden.integer("input.bigrams")),
-        lengths: golden.counts("input.lengths"),
+        texts: golden.sequences("input.lengths"),
     };
     (golden.load(config.init(0, &golden.device)), batch)
 }

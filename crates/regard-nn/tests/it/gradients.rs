@@ -3,15 +3,15 @@
 use burn::module::Module;
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use regard_nn::layers::{
-    Embedding, EncoderLayerConfig, FeedForwardConfig, LayerNorm, LearnedPositions, Linear,
-    MultiHeadConfig, MultiHeadInput,
+    DecoderLayerConfig, Embedding, EncoderLayerConfig, FeedForward, FeedForwardConfig, LayerNorm,
+    LearnedPositions, Linear, MultiHead, MultiHeadConfig,
 };
 use regard_nn::mechanisms::{
     AdditiveConfig, CosineConfig, Dot, GeneralConfig, Input, LearnedQuery, ScaledDot,
 };
-use regard_nn::operation::{gelu, rotary};
+use regard_nn::operation::{Activation, Residual, gelu, rotary};
 use regard_nn::parameters::{self, NamedTensor};
-use regard_nn::{Causal, Noise};
+use regard_nn::{Causal, Noise, Sequences};
 
 use crate::closeness::values;
 
@@ -234,16 +234,7 @@ fn simple_layers() {
         |model, x| model.forward(x[0].clone()),
     );
     check("gelu", Nothing { size: 0 }, x(), |_, x| gelu(x[0].clone()));
-    let feed_forward = FeedForwardConfig {
-        width: 6,
-        inner: 10,
-        dropout: 0.0,
-    }
-    .init(noise, device);
-    check("feed-forward", stirred(feed_forward), x(), |model, x| {
-        model.forward(x[0].clone(), &mut Noise::off())
-    });
-    let ids = Tensor::<2, Int>::from_data([[1, 4, 1], [0, 2, 1]], device);
+    let ids = Tensor::<1, Int>::from_data([1, 4, 1, 0, 2, 1], device);
     check(
         "embedding",
         Embedding::new(5, 6, 1.0, noise, device),
@@ -265,10 +256,18 @@ fn rotary_positions() {
     );
 }
 
+/// Half of a layer.
+#[derive(Module, Debug)]
+struct Half<M: Module> {
+    norm: LayerNorm,
+    part: M,
+}
+
 #[test]
-fn multi_head_and_encoder_layers() {
+fn both_halves_of_a_layer() {
     let (noise, device) = (&mut Noise::at(1, 3), &device());
-    for causal in [None, Some(Causal::TopLeft)] {
+    let (lengths, of_source) = (Sequences::new([5, 2]), Sequences::new([3, 7]));
+    for (causal, over_itself) in [(None, true), (Some(Causal::TopLeft), true), (None, false)] {
         for (kv_heads, rotary) in [(4, false), (2, true), (1, false)] {
             let config = MultiHeadConfig {
                 width: 16,
@@ -277,16 +276,42 @@ fn multi_head_and_encoder_layers() {
                 causal,
                 rotary,
             };
-            let layer = config.init(noise, device).unwrap();
-            let x = vec![random([2, 5, 16], 4, device), random([2, 7, 16], 5, device)];
-            check("multi-head", stirred(layer), x, |model, x| {
-                model.forward(
-                    MultiHeadInput::cross_attention(x[0].clone(), x[1].clone())
-                        .visible_keys(vec![7, 3]),
-                )
+            let half: Half<MultiHead> = Half {
+                norm: LayerNorm::new(16, device),
+                part: config.init(noise, device).unwrap(),
+            };
+            let x = vec![random([7, 16], 4, device), random([10, 16], 5, device)];
+            let x = x[..if over_itself { 1 } else { 2 }].to_vec();
+            check("attention", stirred_by(half, 0.1), x, |model, x| {
+                let source = (!over_itself).then(|| (x[1].clone(), &of_source));
+                let residual = Noise::at(6, 6).residual(0.3, 0.0, &lengths);
+                let (x, norm) = (x[0].clone(), &model.norm);
+                model.part.added_to(x, norm, &lengths, source, residual)
             });
         }
     }
+    // ReLU has a corner, which differences step over: it is compared with PyTorch.
+    let config = FeedForwardConfig {
+        width: 6,
+        inner: 10,
+        activation: Activation::Gelu,
+        dropout: 0.2,
+    };
+    let half: Half<FeedForward> = Half {
+        norm: LayerNorm::new(6, device),
+        part: config.init(noise, device),
+    };
+    let x = vec![random([7, 6], 4, device)];
+    check("feed-forward", stirred(half), x, |model, x| {
+        let (noise, residual) = (&mut Noise::at(6, 6), Residual::default());
+        let (x, norm) = (x[0].clone(), &model.norm);
+        model.part.added_to(x, norm, residual, noise)
+    });
+}
+
+#[test]
+fn encoder_and_decoder_layers() {
+    let (noise, device) = (&mut Noise::at(1, 3), &device());
     let attention = MultiHeadConfig {
         rotary: true,
         ..MultiHeadConfig::new(8, 2)
@@ -295,14 +320,32 @@ fn multi_head_and_encoder_layers() {
         attention,
         feed_forward: 12,
         dropout: 0.3,
-        stochastic_depth: 0.0,
+        stochastic_depth: 0.2,
+    }
+    .init(noise, device)
+    .unwrap();
+    let (lengths, of_source) = (Sequences::new([5, 2]), Sequences::new([3, 7]));
+    check(
+        "encoder layer",
+        stirred_by(layer, 0.1),
+        vec![random([7, 8], 4, device)],
+        |model, x| model.forward(x[0].clone(), &lengths, &mut Noise::at(6, 6)),
+    );
+    let layer = DecoderLayerConfig {
+        width: 8,
+        heads: 2,
+        feed_forward: 12,
+        dropout: 0.3,
     }
     .init(noise, device)
     .unwrap();
     check(
-        "encoder layer",
+        "decoder layer",
         stirred_by(layer, 0.1),
-        vec![random([2, 5, 8], 4, device)],
-        |model, x| model.forward(x[0].clone(), Some(&[5, 2]), &mut Noise::at(6, 6)),
+        vec![random([7, 8], 4, device), random([10, 8], 5, device)],
+        |model, x| {
+            let (x, source) = (x[0].clone(), x[1].clone());
+            model.forward(x, &lengths, source, &of_source, &mut Noise::at(6, 6))
+        },
     );
 }

@@ -1,8 +1,8 @@
 //! The fused operations against their composition, and what a mask means.
 
 use burn::tensor::{Device, Tensor, TensorData};
-use regard_nn::Causal;
-use regard_nn::operation::{self, AttentionOptions, Heads, Map, composed};
+use regard_nn::operation::{self, AttentionOptions, Heads, Map, Normalisation, Residual, composed};
+use regard_nn::{Causal, Noise, Sequences};
 
 use crate::closeness::{assert_close, values};
 use crate::gradients::random;
@@ -284,70 +284,120 @@ fn an_infinite_or_missing_number_passes_through_gelu_as_it_should() {
 #[should_panic(expected = "id 5 in a table of 5 rows")]
 fn an_id_beyond_the_table_is_named() {
     let device = Device::flex();
-    let ids = Tensor::<2, burn::tensor::Int>::from_data([[5]], &device);
+    let ids = Tensor::<1, burn::tensor::Int>::from_data([5], &device);
     operation::embedding(random([5, 2], 1, &device), ids);
 }
 
-/// Output of a multi-head attention, and the gradients of its sequences and maps.
-fn run_heads(
-    attend: fn(Tensor<3>, Option<Tensor<3>>, [Map; 3], &Heads) -> Tensor<3>,
-    sequences: &[Tensor<3>],
+type MultiHead = fn(
+    Tensor<2>,
+    &Sequences,
+    Option<(Tensor<2>, &Sequences)>,
+    Normalisation,
+    [Map; 4],
+    &Heads,
+    Residual,
+) -> Tensor<2>;
+
+fn composed_heads(
+    x: Tensor<2>,
+    sequences: &Sequences,
+    source: Option<(Tensor<2>, &Sequences)>,
+    norm: Normalisation,
+    maps: [Map; 4],
     heads: &Heads,
+    residual: Residual,
+) -> Tensor<2> {
+    composed::multi_head(x, sequences, source, norm, maps, heads, &residual)
+}
+
+/// What queries, keys, values and output are mapped with: of sizes that keep that of what passes, as layers have them.
+fn maps(heads: &Heads, device: &Device) -> [Map; 4] {
+    let [q, kv] = [heads.heads, heads.kv_heads].map(|count| 6 * count);
+    let mut step = 8;
+    [[9, q], [9, kv], [9, kv], [q, 9]].map(|shape| {
+        step += 2;
+        let weight = random(shape, step, device) * 0.3;
+        (weight, random([shape[1]], step + 1, device))
+    })
+}
+
+fn norm(device: &Device) -> Normalisation {
+    Normalisation {
+        weight: random([9], 30, device),
+        bias: random([9], 31, device),
+        epsilon: 1e-5,
+    }
+}
+
+/// Output of the attention half of a layer, and the gradients of its sequences, its norm and its maps.
+fn run_heads(
+    attend: MultiHead,
+    [lengths, of_source]: [&Sequences; 2],
+    over_itself: bool,
+    heads: &Heads,
+    residual: &Residual,
 ) -> Vec<Vec<f32>> {
-    let device = sequences[0].device();
-    let sequences: Vec<Tensor<3>> = sequences.iter().map(|x| x.clone().require_grad()).collect();
-    let outputs = [heads.heads, heads.kv_heads, heads.kv_heads].map(|count| 6 * count);
-    let maps: [Map; 3] = std::array::from_fn(|at| {
-        let step = 10 + 2 * at as u64;
-        (
-            // Of a size that keeps that of what passes, as layers have it.
-            (random([9, outputs[at]], step, &device) * 0.3).require_grad(),
-            random([outputs[at]], step + 1, &device).require_grad(),
-        )
-    });
+    let device = &Device::flex().autodiff();
+    let x = random([lengths.tokens(), 9], 1, device).require_grad();
+    let source = random([of_source.tokens(), 9], 2, device).require_grad();
+    let maps = maps(heads, device).map(|(w, b)| (w.require_grad(), b.require_grad()));
+    let norm = norm(device);
+    let norm = Normalisation {
+        weight: norm.weight.require_grad(),
+        bias: norm.bias.require_grad(),
+        ..norm
+    };
     let out = attend(
-        sequences[0].clone(),
-        sequences.get(1).cloned(),
+        x.clone(),
+        lengths,
+        (!over_itself).then(|| (source.clone(), of_source)),
+        norm.clone(),
         maps.clone(),
         heads,
+        residual.clone(),
     );
     let seed = random(out.dims(), 99, &out.device());
     let gradients = (out.clone() * seed).sum().backward();
-    let of_sequences = sequences
-        .iter()
-        .map(|x| values(&x.grad(&gradients).unwrap()));
-    let of_maps = maps.iter().flat_map(|(weight, bias)| {
-        [
-            values(&weight.grad(&gradients).unwrap()),
-            values(&bias.grad(&gradients).unwrap()),
-        ]
-    });
-    std::iter::once(values(&out))
-        .chain(of_sequences)
-        .chain(of_maps)
-        .collect()
+    let mut found = vec![values(&out), values(&x.grad(&gradients).unwrap())];
+    if !over_itself {
+        found.push(values(&source.grad(&gradients).unwrap()));
+    }
+    for bias in [&norm.weight, &norm.bias]
+        .into_iter()
+        .chain(maps.iter().map(|map| &map.1))
+    {
+        found.push(values(&bias.grad(&gradients).unwrap()));
+    }
+    for (weight, _) in &maps {
+        found.push(values(&weight.grad(&gradients).unwrap()));
+    }
+    found
 }
 
 #[test]
-fn multi_head_attention_in_place_is_that_of_moved_heads() {
-    let device = Device::flex().autodiff();
-    let (x, source) = (random([3, 5, 9], 1, &device), random([3, 7, 9], 2, &device));
-    for sequences in [vec![x.clone()], vec![x, source]] {
-        for (causal, visible_keys) in [
-            (None, None),
-            (Some(Causal::TopLeft), None),
-            (None, Some(vec![5, 0, 2])),
+fn half_a_layer_of_packed_sequences_is_what_it_is_composed_of() {
+    let noise = &mut Noise::at(2, 2);
+    for (queries, keys) in [([5, 5, 5], [7, 7, 7]), ([5, 1, 3], [2, 7, 1])] {
+        let [queries, keys] = [queries, keys].map(Sequences::new);
+        let residuals = [Residual::default(), noise.residual(0.2, 0.4, &queries)];
+        for (over_itself, causal, kv_heads, rotary) in [
+            (true, None, 4, None),
+            (true, Some(Causal::TopLeft), 2, Some(1e4)),
+            (true, Some(Causal::BottomRight), 1, Some(10.0)),
+            (false, None, 4, Some(1e4)),
+            (false, None, 1, None),
         ] {
-            for (kv_heads, rotary) in [(4, None), (2, Some(1e4)), (1, Some(10.0))] {
-                let heads = Heads {
-                    heads: 4,
-                    kv_heads,
-                    causal,
-                    visible_keys: visible_keys.clone(),
-                    rotary,
+            let heads = Heads {
+                heads: 4,
+                kv_heads,
+                causal,
+                rotary,
+            };
+            for residual in &residuals {
+                let run = |attend: MultiHead| {
+                    run_heads(attend, [&queries, &keys], over_itself, &heads, residual)
                 };
-                let fused = run_heads(operation::multi_head, &sequences, &heads);
-                let plain = run_heads(composed::multi_head, &sequences, &heads);
+                let (fused, plain) = (run(operation::multi_head), run(composed_heads));
                 for (part, (fused, plain)) in fused.iter().zip(&plain).enumerate() {
                     assert_close(fused, plain, &format!("{heads:?}, part {part}"));
                 }
@@ -357,24 +407,51 @@ fn multi_head_attention_in_place_is_that_of_moved_heads() {
 }
 
 #[test]
-#[should_panic(expected = "multi-head: a weight")]
-fn maps_of_another_size_than_the_heads_are_refused() {
-    let device = Device::flex();
-    let map = |outputs| {
-        (
-            random([9, outputs], 1, &device),
-            random([outputs], 2, &device),
-        )
-    };
+fn an_answer_is_what_a_step_of_training_computes() {
     let heads = Heads {
         heads: 4,
         kv_heads: 2,
         causal: None,
-        visible_keys: None,
+        rotary: Some(1e4),
+    };
+    let (device, lengths) = (Device::flex(), Sequences::new([5, 1, 3]));
+    for over_itself in [true, false] {
+        let residual = Residual::default();
+        let both = [&lengths, &lengths];
+        let expected = run_heads(operation::multi_head, both, over_itself, &heads, &residual);
+        // The second time the weights are packed.
+        let (norm, maps) = (norm(&device), maps(&heads, &device));
+        for _ in 0..2 {
+            let source = (!over_itself).then(|| (random([9, 9], 2, &device), &lengths));
+            let out = operation::multi_head(
+                random([9, 9], 1, &device),
+                &lengths,
+                source,
+                norm.clone(),
+                maps.clone(),
+                &heads,
+                residual.clone(),
+            );
+            assert_eq!(values(&out), expected[0]);
+        }
+    }
+}
+
+#[test]
+#[should_panic(expected = "multi-head: a weight")]
+fn maps_of_another_size_than_the_heads_are_refused() {
+    let device = Device::flex();
+    let mut heads = Heads {
+        heads: 4,
+        kv_heads: 2,
+        causal: None,
         rotary: None,
     };
-    let x = random([1, 2, 9], 3, &device);
-    operation::multi_head(x, None, [map(24), map(24), map(12)], &heads);
+    let maps = maps(&heads, &device);
+    heads.kv_heads = 1;
+    let (x, residual) = (random([2, 9], 3, &device), Residual::default());
+    let sequences = Sequences::equal(1, 2);
+    operation::multi_head(x, &sequences, None, norm(&device), maps, &heads, residual);
 }
 
 #[test]

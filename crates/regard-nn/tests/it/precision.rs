@@ -2,10 +2,10 @@
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use regard_kernels::Precision;
-use regard_nn::Noise;
 use regard_nn::models::text_classifier::{Kind, TextBatch, TextClassifierConfig};
 use regard_nn::operation::{Windows, convolution, has_own_products, linear};
 use regard_nn::optimizer::{AdamW, AdamWConfig};
+use regard_nn::{Noise, Sequences};
 
 fn random<const D: usize>(shape: [usize; D], step: u64) -> Tensor<D> {
     let values = Noise::at(4, step).normal(shape.iter().product());
@@ -91,9 +91,9 @@ fn losses(steps: u64) -> Vec<f32> {
     let mut losses = Vec::new();
     for _ in 0..steps {
         let texts = TextBatch {
-            tokens: Tensor::from_data(TensorData::new(ids.clone(), [48, 12]), &device),
+            tokens: Tensor::from_data(TensorData::new(ids.clone(), [48 * 12]), &device),
             bigrams: None,
-            lengths: vec![12; 48],
+            texts: Sequences::equal(48, 12),
         };
         let logits = model.forward(&texts, &mut Noise::off());
         let chosen = burn::tensor::activation::log_softmax(logits, 1).gather(1, wanted.clone());

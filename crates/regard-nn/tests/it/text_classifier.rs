@@ -3,11 +3,11 @@
 use burn::module::Module;
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use regard_kernels::Attention;
-use regard_nn::Noise;
 use regard_nn::models::text_classifier::{
     Kind, TextBatch, TextClassifier, TextClassifierConfig, bigram_bucket,
 };
 use regard_nn::parameters;
+use regard_nn::{Noise, Sequences};
 
 use crate::closeness::{assert_close, values};
 
@@ -45,40 +45,36 @@ fn model(kind: Kind, device: &Device) -> TextClassifier {
     parameters::load(model, tensors).unwrap()
 }
 
-/// A batch of texts padded to `padded` tokens.
-fn batch(texts: &[&[u32]], padded: usize, device: &Device) -> TextBatch {
+/// Texts one after the other.
+fn batch(texts: &[&[u32]], device: &Device) -> TextBatch {
     let (mut tokens, mut bigrams) = (Vec::new(), Vec::new());
     for text in texts {
         let mut before = 0;
-        for at in 0..padded {
-            let token = text.get(at).copied();
-            tokens.push(token.unwrap_or(0) as i32);
-            bigrams.push(token.map_or(0, |token| bigram_bucket(before, token, 32)) as i32);
-            before = token.unwrap_or(0);
+        for token in *text {
+            tokens.push(*token as i32);
+            bigrams.push(bigram_bucket(before, *token, 32) as i32);
+            before = *token;
         }
     }
-    let tensor =
-        |ids| Tensor::<2, Int>::from_data(TensorData::new(ids, [texts.len(), padded]), device);
+    let count = tokens.len();
+    let tensor = |ids| Tensor::<1, Int>::from_data(TensorData::new(ids, [count]), device);
     TextBatch {
         tokens: tensor(tokens),
         bigrams: Some(tensor(bigrams)),
-        lengths: texts.iter().map(|text| text.len()).collect(),
+        texts: Sequences::new(texts.iter().map(|text| text.len())),
     }
 }
 
 const TEXTS: [&[u32]; 3] = [&[3, 17, 4, 49, 3, 3, 8], &[21], &[2, 9, 30, 44]];
 
 #[test]
-fn neither_padding_nor_neighbours_change_an_answer() {
+fn neighbours_do_not_change_an_answer() {
     let device = Device::flex();
     for kind in KINDS {
         let model = model(kind, &device);
-        let together = values(&model.forward(&batch(&TEXTS, 7, &device), &mut Noise::off()));
-        let padded = values(&model.forward(&batch(&TEXTS, 70, &device), &mut Noise::off()));
-        assert_close(&padded, &together, kind.name());
+        let together = values(&model.forward(&batch(&TEXTS, &device), &mut Noise::off()));
         for (text, together) in TEXTS.iter().zip(together.chunks(3)) {
-            let alone =
-                values(&model.forward(&batch(&[text], text.len(), &device), &mut Noise::off()));
+            let alone = values(&model.forward(&batch(&[text], &device), &mut Noise::off()));
             assert_close(&alone, together, kind.name());
         }
     }
@@ -88,7 +84,7 @@ fn neither_padding_nor_neighbours_change_an_answer() {
 fn the_words_and_their_order_do_change_it() {
     let device = Device::flex();
     let answer = |model: &TextClassifier, text: &[u32]| {
-        values(&model.forward(&batch(&[text], text.len(), &device), &mut Noise::off()))
+        values(&model.forward(&batch(&[text], &device), &mut Noise::off()))
     };
     for kind in KINDS {
         let model = model(kind, &device);
@@ -133,7 +129,7 @@ fn a_model_is_a_function_of_its_seed() {
 fn dropout_is_a_function_of_seed_and_step() {
     let device = Device::flex();
     let model = model(Kind::Transformer, &device);
-    let batch = batch(&TEXTS, 7, &device);
+    let batch = batch(&TEXTS, &device);
     let answer = |noise: &mut Noise| values(&model.forward(&batch, noise));
     assert_eq!(answer(&mut Noise::at(1, 2)), answer(&mut Noise::at(1, 2)));
     assert_ne!(answer(&mut Noise::at(1, 2)), answer(&mut Noise::at(1, 3)));
@@ -145,7 +141,7 @@ fn the_attention_shown_is_the_attention_used() {
     let device = Device::flex();
     for kind in KINDS {
         let model = model(kind, &device);
-        let batch = batch(&TEXTS, 7, &device);
+        let batch = batch(&TEXTS, &device);
         let attended = model.forward_with_attention(&batch);
         assert_eq!(
             values(&attended.logits),
@@ -158,7 +154,7 @@ fn the_attention_shown_is_the_attention_used() {
         let heads = if kind == Kind::Mean { 1 } else { 3 };
         assert_eq!(attended.pooling.dims(), [3, heads, 7]);
         for (row, weights) in values(&attended.pooling).chunks(7).enumerate() {
-            let length = batch.lengths[row / heads];
+            let length = batch.texts.lengths().nth(row / heads).unwrap();
             assert!(
                 (weights.iter().sum::<f32>() - 1.0).abs() < 1e-5,
                 "the weights of a text sum to 1"
@@ -182,7 +178,7 @@ fn the_attention_shown_is_the_attention_used() {
 fn pooling_weights_are_the_kernels_reference() {
     let device = Device::flex();
     let model = model(Kind::Pooling, &device);
-    let batch = batch(&TEXTS, 7, &device);
+    let batch = batch(&TEXTS, &device);
     // Without encoder layers, what is pooled is the sum of the table rows.
     let x = model.tokens.forward(batch.tokens.clone())
         + model
@@ -190,13 +186,15 @@ fn pooling_weights_are_the_kernels_reference() {
             .as_ref()
             .unwrap()
             .forward(batch.bigrams.clone().unwrap());
+    let x = batch.texts.padded(x);
     let x = ndarray::Array4::from_shape_vec((3, 1, 7, 16), values(&x)).unwrap();
     let queries = values(&model.pooling.as_ref().unwrap().attention.queries.val());
     let q = ndarray::Array4::from_shape_vec((1, 1, 3, 16), queries).unwrap();
     let q = q.broadcast((3, 1, 3, 16)).unwrap();
+    let lengths: Vec<usize> = batch.texts.lengths().collect();
     let reference = Attention::new()
         .scale(32.0)
-        .visible_keys(&batch.lengths)
+        .visible_keys(&lengths)
         .weights(q, x.view())
         .unwrap();
     let found = values(&model.forward_with_attention(&batch).pooling);
@@ -262,7 +260,7 @@ fn training_and_answering_agree() {
     let training = model(Kind::Transformer, &Device::flex().autodiff());
     let answering = training.valid();
     let logits = |model: &TextClassifier, device| {
-        values(&model.forward(&batch(&TEXTS, 7, device), &mut Noise::off()))
+        values(&model.forward(&batch(&TEXTS, device), &mut Noise::off()))
     };
     assert_eq!(
         logits(&training, &Device::flex().autodiff()),

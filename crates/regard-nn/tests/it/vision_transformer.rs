@@ -333,17 +333,6 @@ fn a_model_is_resized_to_nothing_but_another_size() {
 }
 
 #[test]
-fn a_skipped_row_is_skipped_whole_and_the_mean_stays() {
-    let ones = Tensor::<3>::ones([4000, 2, 3], &Device::flex());
-    let out = values(&Noise::at(1, 1).skip_rows(ones, 0.25));
-    for row in out.chunks(6) {
-        assert!(row.iter().all(|value| *value == row[0]));
-    }
-    let mean = out.iter().sum::<f32>() / out.len() as f32;
-    assert!((mean - 1.0).abs() < 0.05, "{mean}");
-}
-
-#[test]
 fn places_of_a_row_share_the_first_half_of_their_vectors() {
     let table = values(&sinusoidal_grid([3, 4], 8, &Device::flex()));
     let at = |row: usize, column: usize| &table[(row * 4 + column) * 8..][..8];

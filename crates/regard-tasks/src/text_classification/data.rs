@@ -3,8 +3,8 @@
 use std::path::PathBuf;
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
-use regard_nn::Noise;
 use regard_nn::models::text_classifier::{TextBatch, bigram_bucket};
+use regard_nn::{Noise, Sequences};
 
 use crate::columns::{self, ColumnChoice, Columns};
 use crate::report::FileFacts;
@@ -145,7 +145,7 @@ impl Examples {
         self.cut.iter().filter(|cut| **cut > 0).count()
     }
 
-    /// The rows as tensors, padded to the longest of them.
+    /// The rows as tensors, one after the other.
     pub(super) fn batch(&self, rows: &[usize], device: &Device) -> TextBatch {
         let kept: Vec<Vec<usize>> = rows
             .iter()
@@ -181,23 +181,18 @@ impl Examples {
     }
 
     fn batch_of(&self, rows: &[usize], kept: &[Vec<usize>], device: &Device) -> TextBatch {
-        let longest = kept.iter().map(Vec::len).max().unwrap_or(0);
         let gather = |table: &[Vec<u32>]| {
-            let mut padded = vec![0_i32; rows.len() * longest];
-            for ((row, kept), padded) in
-                rows.iter().zip(kept).zip(padded.chunks_mut(longest.max(1)))
-            {
-                for (at, slot) in kept.iter().zip(padded) {
-                    *slot = table[*row][*at] as i32;
-                }
-            }
-            Tensor::<2, Int>::from_data(TensorData::new(padded, [rows.len(), longest]), device)
+            let ids = rows.iter().zip(kept);
+            let ids = ids.flat_map(|(row, kept)| kept.iter().map(|at| table[*row][*at] as i32));
+            let ids: Vec<i32> = ids.collect();
+            let count = ids.len();
+            Tensor::<1, Int>::from_data(TensorData::new(ids, [count]), device)
         };
         let has_bigrams = self.bigrams.first().is_some_and(|first| !first.is_empty());
         TextBatch {
             tokens: gather(&self.tokens),
             bigrams: has_bigrams.then(|| gather(&self.bigrams)),
-            lengths: kept.iter().map(Vec::len).collect(),
+            texts: Sequences::new(kept.iter().map(Vec::len)),
         }
     }
 }

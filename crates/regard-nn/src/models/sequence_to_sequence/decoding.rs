@@ -1,8 +1,8 @@
 //! Writing a position at a time: what was read is kept, what was written is cached.
 
-use burn::tensor::{Device, Int, Tensor, TensorData};
+use burn::tensor::Tensor;
 
-use super::SequenceToSequence;
+use super::{SequenceToSequence, numbers};
 use crate::Noise;
 use crate::layers::{KeyValueCache, SourceKeys, sinusoidal};
 use crate::operation::ScoreTable;
@@ -32,6 +32,8 @@ impl SequenceToSequence {
     /// If there is no source, one is empty, or an id is not in the table.
     pub fn start(&self, sources: &[&[u32]], hypotheses: usize, positions: usize) -> Decoding {
         let (source, lengths) = self.encode(sources, &mut Noise::off());
+        let source = lengths.padded(source);
+        let lengths = lengths.lengths().collect();
         let [sentences, _, width] = source.dims();
         let device = source.device();
         Decoding {
@@ -67,16 +69,12 @@ impl SequenceToSequence {
     pub fn step<'a>(&self, decoding: &'a mut Decoding, tokens: &[u32]) -> &'a [f32] {
         let rows = decoding.lengths.len() * decoding.hypotheses;
         assert_eq!(tokens.len(), rows, "one token for each hypothesis");
-        let ids: Vec<i32> = tokens.iter().map(|token| *token as i32).collect();
-        let ids = Tensor::<2, Int>::from_data(TensorData::new(ids, [rows, 1]), &self.device());
-        let x = self.tokens.forward(ids);
-        let width = x.dims()[2];
-        let position: Tensor<3> = decoding
-            .positions
-            .clone()
-            .narrow(0, decoding.at, 1)
-            .unsqueeze();
-        let mut x = x.mul_scalar((width as f32).sqrt()) + position;
+        let ids = tokens.iter().map(|token| *token as i32);
+        let x = self.tokens.forward(numbers(ids, &self.device()));
+        let width = x.dims()[1];
+        let position = decoding.positions.clone().narrow(0, decoding.at, 1);
+        let x = x.mul_scalar((width as f32).sqrt()) + position;
+        let mut x = x.reshape([rows, 1, width]);
         let layers = self.decoder.iter().zip(&decoding.sources);
         for ((layer, source), cache) in layers.zip(&mut decoding.caches) {
             x = layer.step(x, source, &decoding.lengths, cache);
@@ -122,7 +120,8 @@ impl Decoding {
         self.reorder(&rows);
         self.lengths = sentences.iter().map(|at| self.lengths[*at]).collect();
         if let Some((keys, sources)) = &mut self.copied {
-            let kept = index(sentences, &self.positions.device());
+            let kept = sentences.iter().map(|at| *at as i32);
+            let kept = numbers(kept, &self.positions.device());
             *keys = keys.clone().select(0, kept);
             *sources = sentences
                 .iter()
@@ -133,10 +132,4 @@ impl Decoding {
             .iter_mut()
             .for_each(|source| source.keep(sentences));
     }
-}
-
-fn index(rows: &[usize], device: &Device) -> Tensor<1, Int> {
-    let rows: Vec<i32> = rows.iter().map(|row| *row as i32).collect();
-    let count = rows.len();
-    Tensor::from_data(TensorData::new(rows, [count]), device)
 }

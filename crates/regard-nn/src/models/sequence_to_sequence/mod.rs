@@ -24,12 +24,12 @@ pub use config::SequenceToSequenceConfig;
 pub use decoding::Decoding;
 pub use pointer::{Copied, Pointer};
 
-use crate::Noise;
 use crate::layers::{
     DecoderLayer, DecoderLayerConfig, Embedding, EncoderLayer, EncoderLayerConfig, LayerNorm,
     MultiHeadConfig, sinusoidal,
 };
 use crate::operation::{copying_cross_entropy, cross_entropy, embedding, table_scores};
+use crate::{Noise, Sequences};
 use pointer::Look;
 
 /// The model; see the [module](self).
@@ -109,9 +109,13 @@ fn places(targets: &[&[u32]], device: &Device) -> Tensor<1, Int> {
         .iter()
         .enumerate()
         .flat_map(|(row, target)| (0..=target.len()).map(move |at| (row * longest + at) as i32));
-    let places: Vec<i32> = places.collect();
-    let count = places.len();
-    Tensor::from_data(TensorData::new(places, [count]), device)
+    numbers(places, device)
+}
+
+fn numbers(numbers: impl Iterator<Item = i32>, device: &Device) -> Tensor<1, Int> {
+    let numbers: Vec<i32> = numbers.collect();
+    let count = numbers.len();
+    Tensor::from_data(TensorData::new(numbers, [count]), device)
 }
 
 impl SequenceToSequence {
@@ -172,20 +176,18 @@ impl SequenceToSequence {
         targets: &[&[u32]],
         noise: &mut Noise,
     ) -> (Tensor<2>, Option<Look>) {
-        let (source, lengths) = self.encode(sources, noise);
-        let mut h = self.begun(targets, noise);
+        let (source, sources) = self.encode(sources, noise);
+        let (mut h, targets) = self.begun(targets, noise);
         for layer in &self.decoder {
-            h = layer.forward(h, source.clone(), &lengths, noise);
+            h = layer.forward(h, &targets, source.clone(), &sources, noise);
         }
+        let h = self.decoder_norm.forward(h);
         let look = self.pointer.as_ref().map(|pointer| {
-            let h = self.decoder_norm.forward(h.clone());
-            pointer.look(h, pointer.key.forward(source), &lengths)
+            let keys = sources.padded(pointer.key.forward(source));
+            let lengths: Vec<usize> = sources.lengths().collect();
+            pointer.look(targets.padded(h.clone()), keys, &lengths)
         });
-        let [rows, longest, width] = h.dims();
-        let real = places(targets, &h.device()).unsqueeze();
-        let count = real.dims()[1];
-        let h = embedding(h.reshape([rows * longest, width]), real).reshape([count, width]);
-        (self.decoder_norm.forward(h), look)
+        (h, look)
     }
 
     /// Where the tokens of one target were copied from; `None` for a model without a pointer.
@@ -209,55 +211,39 @@ impl SequenceToSequence {
     /// As [`forward`](Self::forward).
     pub fn source_weights(&self, source: &[u32], target: &[u32]) -> Vec<Tensor<4>> {
         let noise = &mut Noise::off();
-        let (source, lengths) = self.encode(&[source], noise);
-        let mut h = self.begun(&[target], noise);
+        let (source, sources) = self.encode(&[source], noise);
+        let (mut h, targets) = self.begun(&[target], noise);
         let mut weights = Vec::with_capacity(self.decoder.len());
         for layer in &self.decoder {
-            weights.push(layer.source_weights(h.clone(), source.clone(), &lengths));
-            h = layer.forward(h, source.clone(), &lengths, noise);
+            weights.push(layer.source_weights(h.clone(), &targets, source.clone(), &sources));
+            h = layer.forward(h, &targets, source.clone(), &sources, noise);
         }
         weights
     }
 
-    /// `[batch, longest, width]` and the length of each source.
-    fn encode(&self, sources: &[&[u32]], noise: &mut Noise) -> (Tensor<3>, Vec<usize>) {
-        let lengths: Vec<usize> = sources.iter().map(|source| source.len()).collect();
+    /// What was read, `[Σ length, width]`, source after source.
+    fn encode(&self, sources: &[&[u32]], noise: &mut Noise) -> (Tensor<2>, Sequences) {
         assert!(
-            lengths.iter().all(|length| *length > 0),
+            sources.iter().all(|source| !source.is_empty()),
             "a source has at least one token"
         );
         let table = self.source_tokens.as_ref().unwrap_or(&self.tokens);
-        let mut x = self.embedded(table, &self.padded(sources.iter().copied(), 0, None), noise);
+        let lengths = Sequences::new(sources.iter().map(|source| source.len()));
+        let mut x = self.embedded(table, sources.concat(), &lengths, noise);
         for layer in &self.encoder {
-            x = layer.forward(x, Some(&lengths), noise);
+            x = layer.forward(x, &lengths, noise);
         }
         (self.encoder_norm.forward(x), lengths)
     }
 
-    /// The decoder's input: the end token and then the target.
-    fn begun(&self, targets: &[&[u32]], noise: &mut Noise) -> Tensor<3> {
-        let begun = self.padded(targets.iter().copied(), 0, Some(self.end()));
-        self.embedded(&self.tokens, &begun, noise)
-    }
-
-    /// Ids filled up to the longest, `[batch, longest]`, behind `first`.
-    fn padded<'a>(
-        &self,
-        ids: impl ExactSizeIterator<Item = &'a [u32]> + Clone,
-        padding: i32,
-        first: Option<u32>,
-    ) -> Tensor<2, Int> {
-        let rows = ids.len();
-        let longest =
-            ids.clone().map(<[u32]>::len).max().unwrap_or(0) + usize::from(first.is_some());
-        let mut padded = vec![padding; rows * longest];
-        for (row, ids) in padded.chunks_mut(longest.max(1)).zip(ids) {
-            for (slot, id) in row.iter_mut().zip(first.iter().chain(ids)) {
-                *slot = *id as i32;
-            }
-        }
-        let device = self.device();
-        Tensor::from_data(TensorData::new(padded, [rows, longest]), &device)
+    /// The decoder's input, target after target: the end token and then the target, `[Σ (length + 1), width]`.
+    fn begun(&self, targets: &[&[u32]], noise: &mut Noise) -> (Tensor<2>, Sequences) {
+        let first = [self.end()];
+        let begun = targets.iter().flat_map(|target| [&first[..], target]);
+        let begun: Vec<&[u32]> = begun.collect();
+        let lengths = Sequences::new(targets.iter().map(|target| target.len() + 1));
+        let x = self.embedded(&self.tokens, begun.concat(), &lengths, noise);
+        (x, lengths)
     }
 
     /// Whether the parameter of that path is a matrix of a layer; the table of vectors is none, though it is used as one.
@@ -265,13 +251,22 @@ impl SequenceToSequence {
         parameter.starts_with("encoder.") || parameter.starts_with("decoder.")
     }
 
-    fn embedded(&self, table: &Embedding, ids: &Tensor<2, Int>, noise: &mut Noise) -> Tensor<3> {
-        let [_, longest] = ids.dims();
-        let x = table.forward(ids.clone());
-        let width = x.dims()[2];
-        let positions = sinusoidal(longest, width, &x.device());
+    fn embedded(
+        &self,
+        table: &Embedding,
+        ids: Vec<u32>,
+        sequences: &Sequences,
+        noise: &mut Noise,
+    ) -> Tensor<2> {
+        let device = self.device();
+        let x = table.forward(numbers(ids.into_iter().map(|id| id as i32), &device));
+        let width = x.dims()[1];
+        let device = device.inner();
+        let positions = sinusoidal(sequences.longest(), width, &device);
+        let at = sequences.positions().map(|at| at as i32);
+        let positions = embedding(positions, numbers(at, &device));
         noise.dropout(
-            x.mul_scalar((width as f32).sqrt()) + positions.unsqueeze(),
+            x.mul_scalar((width as f32).sqrt()) + positions,
             self.dropout,
         )
     }

@@ -20,20 +20,20 @@ use burn::tensor::{Device, Int, Tensor};
 pub use config::{Kind, TextClassifierConfig};
 pub use pooling::Pooling;
 
-use crate::Noise;
 use crate::layers::{
     Embedding, EncoderLayer, EncoderLayerConfig, LayerNorm, Linear, MultiHeadConfig,
 };
+use crate::{Noise, Sequences};
 
-/// Texts as numbers, padded with 0 on the right to the longest.
+/// Texts as numbers, one after the other.
 #[derive(Clone, Debug)]
 pub struct TextBatch {
-    /// `[batch, sequence]`
-    pub tokens: Tensor<2, Int>,
-    /// `[batch, sequence]`: at position `i` the [`bigram_bucket`] of the tokens `i − 1` and `i`.
-    pub bigrams: Option<Tensor<2, Int>>,
-    /// Tokens of each text that are not padding.
-    pub lengths: Vec<usize>,
+    /// `[tokens]`
+    pub tokens: Tensor<1, Int>,
+    /// `[tokens]`: at position `i` of a text the [`bigram_bucket`] of its tokens `i − 1` and `i`.
+    pub bigrams: Option<Tensor<1, Int>>,
+    /// Where the texts begin and end.
+    pub texts: Sequences,
 }
 
 /// The table row of a pair of neighbouring tokens; the first token of a text pairs with 0.
@@ -54,9 +54,9 @@ pub fn bigram_bucket(before: u32, token: u32, buckets: usize) -> u32 {
 pub struct Attended {
     /// `[batch, classes]`
     pub logits: Tensor<2>,
-    /// Weight of each word for the answer, `[batch, pooling_heads, sequence]`; each text's sum to 1. Uniform for `mean`.
+    /// Weight of each word for the answer, `[batch, pooling_heads, longest]`; each text's sum to 1. Uniform for `mean`.
     pub pooling: Tensor<3>,
-    /// What each encoder layer looked at, `[batch, heads, sequence, sequence]`.
+    /// What each encoder layer looked at, `[batch, heads, longest, longest]`.
     pub layers: Vec<Tensor<4>>,
 }
 
@@ -135,13 +135,13 @@ impl TextClassifier {
     ///
     /// # Panics
     ///
-    /// If the batch does not fit the model: an id beyond its table, word pairs missing or unexpected, a length beyond the
-    /// padded one.
+    /// If the batch does not fit the model: an id beyond its table, word pairs missing or unexpected, texts of other lengths.
     pub fn forward(&self, batch: &TextBatch, noise: &mut Noise) -> Tensor<2> {
         let x = self.encode(batch, noise, |_, _| ());
+        let lengths: Vec<usize> = batch.texts.lengths().collect();
         let z = match &self.pooling {
-            Some(pooling) => pooling.forward(x, &batch.lengths),
-            None => pooling::mean(x, &batch.lengths),
+            Some(pooling) => pooling.forward(x, &lengths),
+            None => pooling::mean(x, &lengths),
         };
         self.classify(z, noise)
     }
@@ -151,16 +151,17 @@ impl TextClassifier {
         let noise = &mut Noise::off();
         let mut layers = Vec::with_capacity(self.encoder.len());
         let x = self.encode(batch, noise, |layer, x| {
-            layers.push(layer.weights(x.clone(), Some(&batch.lengths)))
+            layers.push(layer.weights(x.clone(), &batch.texts))
         });
+        let lengths: Vec<usize> = batch.texts.lengths().collect();
         let (z, pooling) = match &self.pooling {
             Some(pooling) => (
-                pooling.forward(x.clone(), &batch.lengths),
-                pooling.weights(x, &batch.lengths),
+                pooling.forward(x.clone(), &lengths),
+                pooling.weights(x, &lengths),
             ),
             None => {
-                let uniform = pooling::uniform(&x, &batch.lengths);
-                (pooling::mean(x, &batch.lengths), uniform)
+                let uniform = pooling::uniform(&x, &lengths);
+                (pooling::mean(x, &lengths), uniform)
             }
         };
         Attended {
@@ -170,20 +171,15 @@ impl TextClassifier {
         }
     }
 
-    /// The vectors that are pooled, `[batch, sequence, width]`; `look` sees every layer with its input.
+    /// The vectors that are pooled, `[batch, longest, width]`; `look` sees every layer with its input.
     fn encode(
         &self,
         batch: &TextBatch,
         noise: &mut Noise,
-        mut look: impl FnMut(&EncoderLayer, &Tensor<3>),
+        mut look: impl FnMut(&EncoderLayer, &Tensor<2>),
     ) -> Tensor<3> {
-        let [rows, sequence] = batch.tokens.dims();
-        assert_eq!(batch.lengths.len(), rows, "a batch has one length per text");
-        let longest = batch.lengths.iter().max().copied().unwrap_or(0);
-        assert!(
-            longest <= sequence,
-            "a text of {longest} tokens in a batch padded to {sequence}"
-        );
+        let (found, expected) = (batch.tokens.dims(), [batch.texts.tokens()]);
+        assert_eq!(found, expected, "a batch has the tokens of its texts");
         let mut x = self.tokens.forward(batch.tokens.clone());
         match (&self.bigrams, &batch.bigrams) {
             (Some(table), Some(bigrams)) => x = x + table.forward(bigrams.clone()),
@@ -200,9 +196,9 @@ impl TextClassifier {
         let mut x = noise.dropout(x, self.dropout / 2.0);
         for layer in &self.encoder {
             look(layer, &x);
-            x = layer.forward(x, Some(&batch.lengths), noise);
+            x = layer.forward(x, &batch.texts, noise);
         }
-        x
+        batch.texts.padded(x)
     }
 
     fn classify(&self, z: Tensor<2>, noise: &mut Noise) -> Tensor<2> {

@@ -5,7 +5,7 @@ use burn::tensor::Tensor;
 use super::VisionTransformer;
 use crate::Noise;
 use crate::layers::MultiHeadInput;
-use crate::operation::{AttentionOptions, attention_weights};
+use crate::operation::{AttentionOptions, Residual, attention_weights};
 
 /// What [`VisionTransformer::forward_with_attention`] gives.
 #[derive(Clone, Debug)]
@@ -57,10 +57,13 @@ impl VisionTransformer {
                 + attention
                     .output
                     .forward(mixed.swap_dims(1, 2).reshape(x.dims()));
-            let computed = layer
+            let shape @ [batch, sequence, width] = x.dims();
+            let rows = x.reshape([batch * sequence, width]);
+            let (norm, residual) = (&layer.feed_forward_norm, Residual::default());
+            x = layer
                 .feed_forward
-                .forward(layer.feed_forward_norm.forward(x.clone()), noise);
-            x = x + computed;
+                .added_to(rows, norm, residual, noise)
+                .reshape(shape);
         }
         let x = self.norm.forward(x);
         let Some(pooling) = &self.pooling else {

@@ -22,7 +22,7 @@ use crate::layers::{
     PatchEmbedding, normal, sinusoidal_grid,
 };
 use crate::mechanisms::LearnedQuery;
-use crate::{ConfigError, Noise, parameters};
+use crate::{ConfigError, Noise, Sequences, parameters};
 
 /// The model; see the [module](self).
 #[derive(Module, Debug)]
@@ -98,11 +98,14 @@ impl VisionTransformer {
     /// If the pictures do not have the size the model was made for.
     pub fn forward(&self, pictures: Tensor<4>, noise: &mut Noise) -> Tensor<2> {
         let tokens = self.tokens(pictures, noise);
+        let shape @ [batch, sequence, width] = tokens.dims();
+        let sequences = Sequences::equal(batch, sequence);
+        let x = tokens.reshape([batch * sequence, width]);
         let x = self
             .encoder
             .iter()
-            .fold(tokens, |x, layer| layer.forward(x, None, noise));
-        self.classify(self.norm.forward(x), noise)
+            .fold(x, |x, layer| layer.forward(x, &sequences, noise));
+        self.classify(self.norm.forward(x).reshape(shape), noise)
     }
 
     /// Whether the parameter of that path is a matrix inside the network: of a layer, or of a convolution of what another

@@ -1,0 +1,58 @@
+//! What lies between the two maps of a feed-forward part.
+
+use burn::tensor::Tensor;
+use burn::tensor::activation::relu;
+
+use super::gelu;
+use super::gelu::{value, value_and_slope};
+use super::vectors::widest;
+
+/// A function of each number.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Activation {
+    /// `x · Φ(x)`: [`gelu`](super::gelu()).
+    #[default]
+    Gelu,
+    /// `max(x, 0)`, whose slope at 0 is 0.
+    Relu,
+}
+
+impl Activation {
+    /// The same, composed of Burn's operations.
+    pub(super) fn composed(self, x: Tensor<2>) -> Tensor<2> {
+        match self {
+            Self::Gelu => gelu(x),
+            Self::Relu => relu(x),
+        }
+    }
+
+    /// `x ← f(x)`
+    pub(super) fn forward(self, values: &mut [f32]) {
+        widest(|| match self {
+            Self::Gelu => values.iter_mut().for_each(|x| *x = value(*x)),
+            Self::Relu => values.iter_mut().for_each(|x| *x = positive(*x)),
+        });
+    }
+
+    /// `d ← d · f'(x)` and `x ← f(x)`: the derivative computes the value on the way.
+    pub(super) fn backward(self, values: &mut [f32], gradients: &mut [f32]) {
+        let both = gradients.iter_mut().zip(values);
+        widest(|| match self {
+            Self::Gelu => both.for_each(|(d, x)| {
+                let (value, slope) = value_and_slope(*x);
+                *d *= slope;
+                *x = value;
+            }),
+            Self::Relu => both.for_each(|(d, x)| {
+                *d = if *x > 0.0 { *d } else { 0.0 };
+                *x = positive(*x);
+            }),
+        });
+    }
+}
+
+/// What is no number stays none: `max` would make it 0, and nobody would hear of it.
+#[inline(always)]
+fn positive(x: f32) -> f32 {
+    if x < 0.0 { 0.0 } else { x }
+}
