@@ -12,7 +12,7 @@ use ndarray::{ArrayView2, ArrayViewMut2};
 use rayon::prelude::*;
 use regard_kernels::{PackedMatrix, Precision};
 
-use super::memory::{give_back, take};
+use super::memory::{give_back, give_back_array, take, zeros};
 use super::storage::{FlexTensor, contiguous, elements, from_vec, matrix, shape};
 use super::vectors::widest;
 use super::{composed, is_fused};
@@ -172,22 +172,27 @@ fn add_product(left: &ArrayView2<'_, f32>, right: &PackedMatrix, out: &mut [f32]
     }
 }
 
+/// Pictures of one task, whose windows lie in the same memory one after the other.
+const TOGETHER: usize = 4;
+
 fn forward(x: &FlexTensor, weight: &FlexTensor, sizes: &Sizes) -> FlexTensor {
     let (x, weight) = (x.to_contiguous(), weight.to_contiguous());
     let filters = matrix(elements(&weight), sizes.length(), sizes.outputs);
     let filters = PackedMatrix::new(filters);
     let size = sizes.places() * sizes.outputs;
     let mut out = take(sizes.batch * size);
-    out.par_chunks_mut(size.max(1))
-        .zip(elements(&x).par_chunks(sizes.pixels().max(1)))
-        .for_each_init(
-            || vec![0.0; sizes.places() * sizes.length()],
-            |windows, (out, picture)| {
-                sizes.unfold(picture, windows);
-                let windows = matrix(windows, sizes.places(), sizes.length());
+    out.par_chunks_mut((TOGETHER * size).max(1))
+        .zip(elements(&x).par_chunks((TOGETHER * sizes.pixels()).max(1)))
+        .for_each(|(out, pictures)| {
+            let mut windows = zeros(sizes.places() * sizes.length());
+            let pictures = pictures.chunks(sizes.pixels().max(1));
+            for (out, picture) in out.chunks_mut(size.max(1)).zip(pictures) {
+                sizes.unfold(picture, &mut windows);
+                let windows = matrix(&windows, sizes.places(), sizes.length());
                 filters.product_then(windows, None, out, &mut [], |_, _, _| ());
-            },
-        );
+            }
+            give_back_array(windows);
+        });
     let shape = vec![sizes.batch, sizes.rows, sizes.columns, sizes.outputs];
     from_vec(out, shape)
 }
@@ -198,17 +203,20 @@ fn by_pictures(d_out: &[f32], weight: &FlexTensor, sizes: &Sizes) -> FlexTensor 
     let filters = matrix(elements(&weight), sizes.length(), sizes.outputs);
     let filters = PackedMatrix::new(filters.reversed_axes());
     let mut dx = take(sizes.batch * sizes.pixels());
-    dx.par_chunks_mut(sizes.pixels().max(1))
-        .zip(d_out.par_chunks((sizes.places() * sizes.outputs).max(1)))
-        .for_each_init(
-            || vec![0.0; sizes.places() * sizes.length()],
-            |windows, (picture, d_out)| {
+    let size = sizes.places() * sizes.outputs;
+    dx.par_chunks_mut((TOGETHER * sizes.pixels()).max(1))
+        .zip(d_out.par_chunks((TOGETHER * size).max(1)))
+        .for_each(|(pictures, d_out)| {
+            let mut windows = take(sizes.places() * sizes.length());
+            let pictures = pictures.chunks_mut(sizes.pixels().max(1));
+            for (picture, d_out) in pictures.zip(d_out.chunks(size.max(1))) {
                 let d_out = matrix(d_out, sizes.places(), sizes.outputs);
-                filters.product_then(d_out, None, windows, &mut [], |_, _, _| ());
+                filters.product_then(d_out, None, &mut windows, &mut [], |_, _, _| ());
                 picture.fill(0.0);
-                sizes.fold(windows, picture);
-            },
-        );
+                sizes.fold(&windows, picture);
+            }
+            give_back_array(windows);
+        });
     let [height, width, channels] = sizes.picture;
     from_vec(dx, vec![sizes.batch, height, width, channels])
 }
@@ -229,7 +237,7 @@ fn by_weight(d_out: &[f32], x: &FlexTensor, sizes: &Sizes) -> FlexTensor {
         .zip(elements(&x).par_chunks((GROUP * sizes.pixels()).max(1)))
         .map(|(d_out, pictures)| {
             let mut sum = vec![0.0; count];
-            let mut windows = vec![0.0; sizes.places() * sizes.length()];
+            let mut windows = zeros(sizes.places() * sizes.length());
             let pictures = pictures.chunks(sizes.pixels().max(1));
             for (d_out, picture) in d_out.chunks(size.max(1)).zip(pictures) {
                 sizes.unfold(picture, &mut windows);
@@ -238,6 +246,7 @@ fn by_weight(d_out: &[f32], x: &FlexTensor, sizes: &Sizes) -> FlexTensor {
                 let d_out = precision.run(|| PackedMatrix::new(d_out));
                 add_product(&windows.reversed_axes(), &d_out, &mut sum);
             }
+            give_back_array(windows);
             sum
         })
         .collect();
