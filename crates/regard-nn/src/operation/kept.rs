@@ -79,7 +79,23 @@ pub(super) fn packed(
     weights: &[&FlexTensor],
     pack: impl FnOnce() -> PackedMatrix,
 ) -> Option<Arc<PackedMatrix>> {
-    let mut key = Vec::with_capacity(weights.len());
+    kept(weights, false, pack)
+}
+
+/// A table, `[classes, width]`, as the right side of the product that scores its rows: packed the first time, and not again
+/// until it has changed. All that write with one model at a time share it.
+pub(super) fn turned_table(table: &FlexTensor) -> Arc<PackedMatrix> {
+    let pack = || PackedMatrix::new(view2(table).reversed_axes());
+    kept(&[table], true, pack).unwrap_or_else(|| Arc::new(pack()))
+}
+
+/// As [`packed`], at once where the weights are `turned`: who turns a table has many rows to score.
+fn kept(
+    weights: &[&FlexTensor],
+    turned: bool,
+    pack: impl FnOnce() -> PackedMatrix,
+) -> Option<Arc<PackedMatrix>> {
+    let mut key = vec![usize::from(turned)];
     let mut alive: Vec<Box<dyn Fn() -> bool + Send>> = Vec::with_capacity(weights.len());
     for weight in weights {
         let layout = weight.layout();
@@ -94,7 +110,13 @@ pub(super) fn packed(
     }
     let mut seen = SEEN.lock().unwrap_or_else(PoisonError::into_inner);
     let seen = seen.get_or_insert_default();
-    match seen.get_mut(&key).filter(|seen| seen.is_alive()) {
+    let known = seen.get(&key).is_some_and(Seen::is_alive);
+    if !known {
+        seen.retain(|_, seen| seen.is_alive());
+        let packed = None;
+        seen.insert(key.clone(), Seen { alive, packed });
+    }
+    match seen.get_mut(&key).filter(|_| known || turned) {
         Some(found) => {
             let here = |packed: &Arc<PackedMatrix>| packed.precision() == Precision::here();
             let packed = found.packed.take().filter(here);
@@ -103,14 +125,10 @@ pub(super) fn packed(
                 .insert(packed.unwrap_or_else(|| Arc::new(pack())));
             // Another shape of the same numbers is another matrix.
             let shape = weights[0].layout().shape();
-            (packed.dim().0 == shape[0]).then(|| packed.clone())
+            let rows = shape[usize::from(turned)];
+            (packed.dim().0 == rows).then(|| packed.clone())
         }
-        None => {
-            seen.retain(|_, seen| seen.is_alive());
-            let packed = None;
-            seen.insert(key, Seen { alive, packed });
-            None
-        }
+        None => None,
     }
 }
 
@@ -142,9 +160,22 @@ mod tests {
     }
 
     #[test]
+    fn a_table_is_packed_the_first_time_and_shared() {
+        let table = from_vec((0..12).map(|x| x as f32).collect(), vec![3, 4]);
+        let (first, second) = (turned_table(&table), turned_table(&table.clone()));
+        assert!(Arc::ptr_eq(&first, &second));
+        assert_eq!(first.dim(), (4, 3));
+        assert!(!is_packed(&table), "as a weight it has not been seen");
+        assert_eq!(
+            turned_table(&from_vec(vec![1.0; 6], vec![2, 3])).dim(),
+            (3, 2)
+        );
+    }
+
+    #[test]
     fn what_nobody_holds_is_let_go() {
         let weight = from_vec(vec![1.0; 6], vec![2, 3]);
-        let key = vec![Arc::as_ptr(&weight.data_arc()) as usize];
+        let key = vec![0, Arc::as_ptr(&weight.data_arc()) as usize];
         let kept = || {
             SEEN.lock()
                 .unwrap()

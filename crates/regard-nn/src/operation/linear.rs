@@ -1,5 +1,7 @@
 //! A linear map with its bias in the same pass.
 
+use std::sync::Arc;
+
 use burn::backend::autodiff::checkpoint::{base::Checkpointer, strategy::CheckpointStrategy};
 use burn::backend::autodiff::grads::Gradients;
 use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
@@ -9,11 +11,10 @@ use burn::tensor::Tensor;
 use ndarray::ArrayView2;
 use regard_kernels::{PackedMatrix, product_and_sums, product_then};
 
-use super::kept::Weight;
+use super::kept::{Weight, turned_table};
 use super::memory::{give_back, take};
 use super::storage::{
-    FlexTensor, contiguous, elements, flex, from_array, from_vec, numbers, register, shape, unflex,
-    view2,
+    FlexTensor, contiguous, elements, flex, from_vec, numbers, register, shape, unflex, view2,
 };
 use super::{composed, is_fused};
 
@@ -59,23 +60,32 @@ pub fn linear(x: Tensor<2>, weight: Tensor<2>, bias: Tensor<1>) -> Tensor<2> {
 ///
 /// If the widths differ.
 pub fn table_scores(h: Tensor<2>, table: Tensor<2>) -> Tensor<2> {
-    ScoreTable::new(table).scores(h)
+    if is_fused(&h)
+        && is_fused(&table)
+        && let (Some(h), Some(table)) = (flex(h.clone()), flex(table.clone()))
+    {
+        let (h, table) = (view2(&h), view2(&table));
+        let shape = vec![h.nrows(), table.nrows()];
+        return unflex(from_vec(times(&h, &table.t(), None), shape));
+    }
+    h.matmul(table.transpose())
 }
 
 /// A table that is asked for scores again and again, as in writing a text: packed for the product once.
 #[derive(Clone, Debug)]
 pub struct ScoreTable {
     table: Tensor<2>,
-    packed: Option<PackedMatrix>,
+    packed: Option<Arc<PackedMatrix>>,
 }
 
 impl ScoreTable {
-    /// Packs the `[classes, width]` of a CPU tensor without automatic differentiation; keeps others as they are.
+    /// Packs the `[classes, width]` of a CPU tensor without automatic differentiation, unless that was done before; keeps
+    /// others as they are.
     pub fn new(table: Tensor<2>) -> Self {
         let cpu = is_fused(&table).then(|| flex(table.clone())).flatten();
         Self {
             table,
-            packed: cpu.map(|table| PackedMatrix::new(view2(&table).reversed_axes())),
+            packed: cpu.map(|table| turned_table(&table)),
         }
     }
 
@@ -88,7 +98,10 @@ impl ScoreTable {
         if is_fused(&h)
             && let (Some(packed), Some(h)) = (&self.packed, flex(h.clone()))
         {
-            return unflex(from_array(packed.product(view2(&h), None)));
+            let shape = vec![view2(&h).nrows(), packed.dim().1];
+            let mut out = take(shape[0] * shape[1]);
+            packed.product_then(view2(&h), None, &mut out, &mut [], |_, _, _| ());
+            return unflex(from_vec(out, shape));
         }
         h.matmul(self.table.clone().transpose())
     }

@@ -28,7 +28,7 @@ use crate::layers::{
     DecoderLayer, DecoderLayerConfig, Embedding, EncoderLayer, EncoderLayerConfig, LayerNorm,
     MultiHeadConfig, sinusoidal,
 };
-use crate::operation::{copying_cross_entropy, cross_entropy, embedding, table_scores};
+use crate::operation::{ScoreTable, copying_cross_entropy, cross_entropy, embedding, table_scores};
 use crate::{Noise, Sequences};
 use pointer::Look;
 
@@ -273,7 +273,11 @@ impl SequenceToSequence {
 
     /// `[rows, width]` → `[rows, vocabulary]`, of the table alone
     fn logits(&self, h: Tensor<2>) -> Tensor<2> {
-        table_scores(h, self.tokens.weight.val())
+        let table = self.tokens.weight.val();
+        match h.is_autodiff() {
+            true => table_scores(h, table),
+            false => ScoreTable::new(table).scores(h),
+        }
     }
 
     fn device(&self) -> Device {
