@@ -31,6 +31,17 @@ pub enum Isa {
     WidePairs,
 }
 
+/// Whether AMD made the processor: it says so in three registers.
+pub(crate) fn is_of_amd() -> bool {
+    #[cfg(target_arch = "x86_64")]
+    {
+        let said = std::arch::x86_64::__cpuid(0);
+        [said.ebx, said.edx, said.ecx].map(u32::to_le_bytes) == [*b"Auth", *b"enti", *b"cAMD"]
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    false
+}
+
 impl Isa {
     /// Every instruction set there is a kernel for; of two that one processor has, the slower first.
     pub const ALL: [Isa; 6] = [

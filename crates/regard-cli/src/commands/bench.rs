@@ -189,7 +189,10 @@ fn precision(chosen: Isa, rows: &[Row]) -> String {
     let times = rows[0].milliseconds / rows[1].milliseconds.max(1e-9);
     let automatic = Precision::faster(chosen);
     let why = match (automatic, chosen.multiplies_bf16()) {
-        (Precision::Bf16, _) => "multiplies bf16 in tiles",
+        (Precision::Bf16, _) if chosen == Isa::Amx => "multiplies bf16 in tiles",
+        (Precision::Bf16, _) => {
+            "multiplies two of bf16 where it multiplies one of f32, on AMD's processors"
+        }
         (Precision::F32, true) => "multiplies bf16 no faster, where it was measured",
         (Precision::F32, false) => "does not multiply bf16, only imitates it",
     };
