@@ -38,6 +38,7 @@
 )]
 
 pub mod reference;
+pub mod threads;
 
 mod attention;
 mod cache;

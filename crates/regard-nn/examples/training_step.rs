@@ -21,7 +21,7 @@ use std::time::Instant;
 use burn::module::Module;
 use burn::tensor::activation::log_softmax;
 use burn::tensor::{Device, Int, Tensor, TensorData};
-use regard_kernels::Precision;
+use regard_kernels::{Precision, threads};
 use regard_nn::layers::Cut;
 use regard_nn::models::sequence_to_sequence::SequenceToSequenceConfig;
 use regard_nn::models::text_classifier::{Kind, TextBatch, TextClassifierConfig};
@@ -45,6 +45,8 @@ fn main() -> Result<(), Box<dyn Error>> {
         return Err("CASE PARAMETERS PRECISION".into());
     };
     let file = Path::new(file);
+    // As the binary: each thread in its place.
+    threads::start();
     match precision.as_str() {
         "f32" => Precision::F32.run(|| serve_case(case, file)),
         "bf16" => Precision::Bf16.run(|| serve_case(case, file)),
@@ -92,12 +94,12 @@ fn serve_case(case: &str, file: &Path) -> Result<(), Box<dyn Error>> {
 }
 
 /// Reads lines and answers them. `rows` are learned from in each step.
-fn serve<M: Module, I>(
+fn serve<M: Module + Sync, I: Sync>(
     model: M,
     file: &Path,
     (rows, input): (usize, impl Fn(usize, &Device) -> I),
     loss: impl Fn(&M, &I) -> Tensor<1>,
-    answer: impl Fn(&M, &I) -> f32,
+    answer: impl Fn(&M, &I) -> f32 + Sync,
 ) -> Result<(), Box<dyn Error>> {
     let mut model = stirred(model)?;
     write(&parameters::collect(&model), file)?;
@@ -130,7 +132,7 @@ fn serve<M: Module, I>(
             Some(("answer", rows)) => {
                 let (model, input) = (model.valid(), input(rows.parse()?, &Device::flex()));
                 let started = Instant::now();
-                let square = answer(&model, &input);
+                let square = threads::within(|| answer(&model, &input));
                 println!("{} {square}", started.elapsed().as_secs_f64());
             }
             _ => return Err(format!("cannot answer `{line}`").into()),

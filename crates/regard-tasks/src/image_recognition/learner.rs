@@ -2,6 +2,7 @@
 
 use burn::tensor::activation::log_softmax;
 use burn::tensor::{Device, Tensor, TensorData};
+use regard_kernels::threads;
 use regard_nn::Noise;
 use regard_nn::models::vision_transformer::VisionTransformer;
 
@@ -133,10 +134,8 @@ pub(super) fn probabilities(
         }
         let read = part.read(rows)?;
         let pictures: Vec<&[u8]> = read.iter().map(AsRef::as_ref).collect();
-        let logits = model.forward(
-            plain(&pictures, part.shape, &map, device),
-            &mut Noise::off(),
-        );
+        let pictures = plain(&pictures, part.shape, &map, device);
+        let logits = threads::within(|| model.forward(pictures, &mut Noise::off()));
         let classes = logits.dims()[1];
         let values: Vec<f32> = log_softmax(logits, 1)
             .exp()

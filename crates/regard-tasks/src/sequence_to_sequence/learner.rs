@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use burn::tensor::Tensor;
+use regard_kernels::threads;
 use regard_nn::Noise;
 use regard_nn::generation::{GenerationOptions, generate};
 use regard_nn::models::sequence_to_sequence::SequenceToSequence;
@@ -250,7 +251,8 @@ pub(super) fn hypotheses(
 /// writing are too small to share; with two threads on each, 1.1 of two cores were busy. A single batch has all threads.
 fn side_by_side<T: Send>(batches: &[&[usize]], work: impl Fn(&[usize]) -> T + Sync) -> Vec<T> {
     if batches.len() < 2 {
-        return batches.iter().map(|batch| work(batch)).collect();
+        let all = || batches.iter().map(|batch| work(batch)).collect();
+        return threads::within(all);
     }
     // The longest texts come first, so whoever is done takes the next.
     let next = AtomicUsize::new(0);

@@ -2,6 +2,7 @@
 
 use burn::tensor::activation::log_softmax;
 use burn::tensor::{Device, Tensor, TensorData};
+use regard_kernels::threads;
 use regard_nn::Noise;
 use regard_nn::models::text_classifier::TextClassifier;
 
@@ -146,7 +147,8 @@ pub(super) fn probabilities(
     let order: Vec<usize> = (0..examples.len()).collect();
     let mut answers = vec![Vec::new(); examples.len()];
     for rows in batches(&lengths, &order, ANSWER_ROWS, ANSWER_TOKENS) {
-        let logits = model.forward(&examples.batch(&rows, device), &mut Noise::off());
+        let batch = examples.batch(&rows, device);
+        let logits = threads::within(|| model.forward(&batch, &mut Noise::off()));
         let classes = logits.dims()[1];
         let values: Vec<f32> = log_softmax(logits, 1)
             .exp()
