@@ -183,7 +183,17 @@ impl Visibility<'_> {
         })
     }
 
-    fn visible(&self, batch: usize) -> usize {
+    /// Whether every query sees all keys that are no padding.
+    pub(crate) fn shows_all_but_padding(&self) -> bool {
+        self.left.is_none()
+            && self.right.is_none()
+            && self.documents.is_none()
+            && self.blocks.is_none()
+            && self.mask.is_none()
+    }
+
+    /// How many keys are no padding.
+    pub(crate) fn visible(&self, batch: usize) -> usize {
         self.visible_keys
             .map_or(self.keys, |visible| visible[batch].min(self.keys))
     }

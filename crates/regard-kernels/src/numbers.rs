@@ -109,6 +109,14 @@ impl<'a> Numbers<'a> {
         matches!(self.stored, Stored::F32(_))
     }
 
+    /// All of them, if they lie in order as f32.
+    pub(crate) fn in_memory(&self) -> Option<&'a [f32]> {
+        match self.stored {
+            Stored::F32(view) if self.pages.is_none() => view.to_slice(),
+            _ => None,
+        }
+    }
+
     pub(crate) fn at(&self, batch: usize, head: usize, row: usize, column: usize) -> f64 {
         let (first, row) = self.place(batch, row);
         let at = [first, head, row, column];

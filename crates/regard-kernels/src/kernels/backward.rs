@@ -23,6 +23,7 @@ use super::backward_in_pairs::{self, InPairs};
 use super::pairs::{Into, KEYS, Pairs, QUERIES, QueryBlock, STEP};
 use super::score_gradients;
 use super::sink_gradient::sink_gradient;
+use super::small;
 use super::tiles::{
     RowsMut, all_finite, blocks, lines, outer, split, take, transpose, with_room, write_row,
 };
@@ -66,6 +67,10 @@ pub(crate) fn backward<'p>(
     wanted: Wanted,
     into: GradientsMut<'_, f32>,
 ) -> OptionGradients<f32> {
+    if small::fits(isa, problem) {
+        small::backward(isa, problem, known, into);
+        return of_options(isa, problem, known, wanted);
+    }
     let (batch, heads, queries, head_dim) = problem.q.dim();
     let (_, kv_heads, keys, _) = problem.v.dim();
     let GradientsMut {
@@ -120,6 +125,10 @@ pub(crate) fn backward_into<'p, E: Element<Sum = f32>>(
 ) -> OptionGradients<f32> {
     if Arithmetic::is_in_pairs(isa, problem) && backward_in_pairs::holds_a_head(problem) {
         backward_in_pairs::backward(isa, problem, known, into);
+        return of_options(isa, problem, known, wanted);
+    }
+    if small::fits(isa, problem) {
+        small::backward(isa, problem, known, into);
         return of_options(isa, problem, known, wanted);
     }
     let [mut q, mut k, mut v] =

@@ -48,6 +48,9 @@ pub(crate) fn forward<E: Numeric>(
     if kernels::decode::is_decoding(problem) {
         return kernels::decode::forward(isa, problem, out, log_sum_exp);
     }
+    if kernels::small::fits(isa, problem) {
+        return kernels::small::forward(isa, problem, out, log_sum_exp);
+    }
     let (_, _, _, head_dim) = problem.q.dim();
     let (_, _, keys, value_dim) = problem.v.dim();
     // Parts of about one length: a rest of a few queries would read all keys for a vector that is mostly empty.

@@ -21,6 +21,7 @@ mod running;
 mod score_gradients;
 mod scores;
 mod sink_gradient;
+mod small;
 mod softcap;
 mod tiles;
 pub(crate) mod weights;

@@ -53,9 +53,42 @@ fn results_are_bit_identical_for_any_number_of_threads() {
 }
 
 #[test]
-fn neighbours_in_the_batch_change_nothing() {
+fn small_heads_are_bit_identical_for_any_number_of_threads_and_wherever_they_lie() {
     for isa in Isa::available() {
-        let x = numbers(2, 2, 1, 100);
+        for (batch, heads, kv_heads) in [(1, 600, 300), (150, 4, 2)] {
+            let x = numbers(batch, heads, kv_heads, 18);
+            let attention = Attention::new().isa(isa);
+            let with = |threads: usize, x: &[Array4<f32>; 4]| {
+                let pool = ThreadPoolBuilder::new()
+                    .num_threads(threads)
+                    .build()
+                    .expect("threads");
+                pool.install(|| both(&attention, x))
+            };
+            let one = with(1, &x);
+            for threads in [2, 3, 7] {
+                assert_eq!(one, with(threads, &x), "{isa}, {threads} threads");
+            }
+            // The same numbers, sequence before heads and width before sequence.
+            let turned = x.clone().map(|x| {
+                let turned = x
+                    .permuted_axes([0, 3, 2, 1])
+                    .as_standard_layout()
+                    .to_owned();
+                turned.permuted_axes([0, 3, 2, 1])
+            });
+            assert_eq!(one, with(2, &turned), "{isa}");
+        }
+    }
+}
+
+#[test]
+fn neighbours_in_the_batch_change_nothing() {
+    for (isa, length) in Isa::available()
+        .into_iter()
+        .flat_map(|isa| [(isa, 20), (isa, 100)])
+    {
+        let x = numbers(2, 2, 1, length);
         let attention = Attention::new().isa(isa);
         let exchanged = [0, 1, 2, 3].map(|i: usize| x[i].slice(s![..;-1, .., .., ..]).to_owned());
         let (forward, gradients) = both(&attention, &x);
