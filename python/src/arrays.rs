@@ -6,6 +6,7 @@ use numpy::{
     PyReadonlyArray3, PyReadonlyArray4, PyReadwriteArray3, PyReadwriteArray4, PyUntypedArray,
     PyUntypedArrayMethods,
 };
+use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use regard_kernels::Element;
@@ -56,7 +57,9 @@ fn whole_strides(name: &str, array: &Bound<'_, PyAny>) -> PyResult<()> {
         return Err(refuse(name, &described(array), "an array"));
     };
     let size = array.dtype().itemsize().max(1) as isize;
-    let aligned: bool = array.getattr("flags")?.getattr("aligned")?.extract()?;
+    let py = array.py();
+    let flags = array.getattr(intern!(py, "flags"))?;
+    let aligned: bool = flags.getattr(intern!(py, "aligned"))?.extract()?;
     if !aligned || array.strides().iter().any(|stride| stride % size != 0) {
         return Err(refuse(
             name,

@@ -6,8 +6,10 @@ mod errors;
 mod options;
 mod threads;
 
+use std::borrow::Cow;
+
 use half::{bf16, f16};
-use numpy::{IntoPyArray, PyUntypedArray, PyUntypedArrayMethods};
+use numpy::{IntoPyArray, PyArrayDescrMethods, PyUntypedArray, PyUntypedArrayMethods, dtype};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 use regard_kernels::{GradientsMut, Isa, Upstream};
@@ -21,8 +23,7 @@ type Any<'py> = Bound<'py, PyAny>;
 /// Calls a function that is generic over the numbers, with those that `q` has.
 macro_rules! by_type {
     ($q:expr, $function:ident($($argument:expr),*)) => {{
-        let dtype = $q.cast::<PyUntypedArray>().map(|q| q.dtype().to_string());
-        match dtype.as_deref().unwrap_or("no array") {
+        match type_of(&$q).as_ref() {
             "float32" => $function::<f32>($($argument),*),
             "float64" => $function::<f64>($($argument),*),
             "bfloat16" => $function::<bf16>($($argument),*),
@@ -36,6 +37,15 @@ macro_rules! by_type {
     }};
 }
 
+/// As NumPy writes it. The most frequent one is recognized first: writing it takes as long as a small call computes.
+fn type_of(array: &Any<'_>) -> Cow<'static, str> {
+    match array.cast::<PyUntypedArray>() {
+        Err(_) => "no array".into(),
+        Ok(array) if array.dtype().is_equiv_to(&dtype::<f32>(array.py())) => "float32".into(),
+        Ok(array) => array.dtype().to_string().into(),
+    }
+}
+
 /// The output and the log-sum-exp.
 #[pyfunction]
 fn forward<'py>(
@@ -43,10 +53,13 @@ fn forward<'py>(
     q: Any<'py>,
     k: Any<'py>,
     v: Any<'py>,
-    options: Options<'py>,
+    options: Option<Options<'py>>,
     out: Option<Any<'py>>,
 ) -> PyResult<(Any<'py>, Any<'py>)> {
-    by_type!(q, forward_of(py, &q, &k, &v, &options, out))
+    by_type!(
+        q,
+        forward_of(py, &q, &k, &v, &options.unwrap_or_default(), out)
+    )
 }
 
 fn forward_of<'py, E: Number>(
@@ -96,13 +109,20 @@ fn backward<'py>(
     out: Any<'py>,
     lse: Any<'py>,
     d_lse: Option<Any<'py>>,
-    options: Options<'py>,
+    options: Option<Options<'py>>,
     wanted: (bool, bool, bool),
 ) -> PyResult<Bound<'py, PyDict>> {
     let known = [&d_out, &out, &lse];
     by_type!(
         q,
-        backward_of(py, [&q, &k, &v], known, d_lse.as_ref(), &options, wanted)
+        backward_of(
+            py,
+            [&q, &k, &v],
+            known,
+            d_lse.as_ref(),
+            &options.unwrap_or_default(),
+            wanted
+        )
     )
 }
 
@@ -171,10 +191,13 @@ fn weights<'py>(
     py: Python<'py>,
     q: Any<'py>,
     k: Any<'py>,
-    options: Options<'py>,
+    options: Option<Options<'py>>,
     scores: bool,
 ) -> PyResult<Any<'py>> {
-    by_type!(q, weights_of(py, &q, &k, &options, scores))
+    by_type!(
+        q,
+        weights_of(py, &q, &k, &options.unwrap_or_default(), scores)
+    )
 }
 
 fn weights_of<'py, E: Number>(
@@ -207,9 +230,12 @@ fn top_weights<'py>(
     q: Any<'py>,
     k: Any<'py>,
     count: usize,
-    options: Options<'py>,
+    options: Option<Options<'py>>,
 ) -> PyResult<(Any<'py>, Any<'py>)> {
-    by_type!(q, top_weights_of(py, &q, &k, count, &options))
+    by_type!(
+        q,
+        top_weights_of(py, &q, &k, count, &options.unwrap_or_default())
+    )
 }
 
 fn top_weights_of<'py, E: Number>(
@@ -247,9 +273,9 @@ fn key_sums<'py>(
     py: Python<'py>,
     q: Any<'py>,
     k: Any<'py>,
-    options: Options<'py>,
+    options: Option<Options<'py>>,
 ) -> PyResult<Any<'py>> {
-    by_type!(q, key_sums_of(py, &q, &k, &options))
+    by_type!(q, key_sums_of(py, &q, &k, &options.unwrap_or_default()))
 }
 
 fn key_sums_of<'py, E: Number>(

@@ -10,7 +10,7 @@ use crate::arrays::read4;
 use crate::errors::{refuse, refused};
 
 /// What is given of them.
-#[derive(FromPyObject)]
+#[derive(Default, FromPyObject)]
 #[pyo3(from_item_all)]
 pub struct Options<'py> {
     scale: Option<f64>,

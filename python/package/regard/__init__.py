@@ -93,7 +93,7 @@ def attention(q: Any, k: Any, v: Any, *, return_lse: bool = False, out: Any = No
     """
     arrays = _arguments.triple(q, k, v)
     given = None if out is None else _arguments.floats("out", out, 4, "[batch, heads, queries, value_dim]")
-    result, lse = _regard.forward(*arrays, _arguments.options(**options), given)
+    result, lse = _regard.forward(*arrays, _arguments.options(options), given)
     result = out if out is not None else _arguments.like(result, q)
     return (result, _arguments.like(lse, q)) if return_lse else result
 
@@ -138,7 +138,7 @@ def attention_backward(
         _arguments.floats("out", out, 4, of_out),
         _arguments.floats("lse", lse, 3, "[batch, heads, queries]"),
         None if d_lse is None else _arguments.floats("d_lse", d_lse, 3, "[batch, heads, queries]"),
-        _arguments.options(**options),
+        _arguments.options(options),
         (bool(bias_gradient), bool(sinks_gradient), bool(slopes_gradient)),
     )
     return Gradients(**{name: None if value is None else _arguments.like(value, q) for name, value in found.items()})
@@ -160,7 +160,7 @@ def attention_scores(q: Any, k: Any, **options: Unpack[Options]) -> Any:
 
 def _in_full(q: Any, k: Any, options: Options, *, scores: bool) -> Any:
     of_q, of_k, _ = _arguments.triple(q, k, k)
-    return _arguments.like(_regard.weights(of_q, of_k, _arguments.options(**options), scores), q)
+    return _arguments.like(_regard.weights(of_q, of_k, _arguments.options(options), scores), q)
 
 
 def top_weights(q: Any, k: Any, count: int, **options: Unpack[Options]) -> tuple[Any, Any]:
@@ -170,14 +170,14 @@ def top_weights(q: Any, k: Any, count: int, **options: Unpack[Options]) -> tuple
     """
     of_q, of_k, _ = _arguments.triple(q, k, k)
     number = _arguments.count("count", count)
-    keys, weights = _regard.top_weights(of_q, of_k, number, _arguments.options(**options))
+    keys, weights = _regard.top_weights(of_q, of_k, number, _arguments.options(options))
     return _arguments.like(keys, q), _arguments.like(weights, q)
 
 
 def key_sums(q: Any, k: Any, **options: Unpack[Options]) -> Any:
     """What each key gets of the weight of all queries, [batch, heads, keys]: which keys of a cache are worth keeping."""
     of_q, of_k, _ = _arguments.triple(q, k, k)
-    return _arguments.like(_regard.key_sums(of_q, of_k, _arguments.options(**options)), q)
+    return _arguments.like(_regard.key_sums(of_q, of_k, _arguments.options(options)), q)
 
 
 def merge(out_a: Any, lse_a: Any, out_b: Any, lse_b: Any) -> tuple[Any, Any]:

@@ -6,6 +6,7 @@ Nothing is copied that does not have to be: a view with more axes, or of another
 from __future__ import annotations
 
 import operator
+import sys
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,9 @@ import numpy as np
 from ._errors import RegardError, refuse
 
 FLOATS = ("float32", "float64", "float16", "bfloat16")
+
+# Types of numbers that were found to be of these: asking one for its name takes longer than a small call computes.
+_known: set[np.dtype] = set()
 
 
 def array(name: str, value: Any) -> np.ndarray:
@@ -34,17 +38,20 @@ def array(name: str, value: Any) -> np.ndarray:
 
 def is_torch(value: Any) -> bool:
     """Whether it is a tensor of torch, which is not imported to find out."""
-    return type(value).__module__.split(".")[0] == "torch" and hasattr(value, "data_ptr")
+    torch = sys.modules.get("torch")
+    return torch is not None and isinstance(value, getattr(torch, "Tensor", ()))
 
 
 def from_torch(name: str, tensor: Any) -> np.ndarray:
-    if tensor.device.type != "cpu":
+    import torch
+
+    if not tensor.is_cpu:
         raise refuse(name, f"a tensor on {tensor.device}", "a tensor on the CPU")
-    tensor = tensor.detach()
+    if tensor.requires_grad:
+        tensor = tensor.detach()
     try:
-        if str(tensor.dtype) == "torch.bfloat16":
+        if tensor.dtype is torch.bfloat16:
             import ml_dtypes
-            import torch
 
             return tensor.view(torch.int16).numpy().view(ml_dtypes.bfloat16)
         return tensor.numpy()
@@ -58,7 +65,7 @@ def like(result: np.ndarray, example: Any) -> Any:
         return result
     import torch
 
-    if result.dtype.name == "bfloat16":
+    if result.dtype.itemsize == 2 and result.dtype.name == "bfloat16":
         return torch.from_numpy(result.view(np.int16)).view(torch.bfloat16)
     return torch.from_numpy(result)
 
@@ -66,12 +73,14 @@ def like(result: np.ndarray, example: Any) -> Any:
 def floats(name: str, value: Any, axes: int, meaning: str) -> np.ndarray:
     """An array of floating-point numbers with as many axes."""
     found = array(name, value)
-    if found.dtype.name not in FLOATS:
-        raise refuse(name, f"an array of {found.dtype.name}", "float32, float64, float16 or bfloat16")
+    if found.dtype not in _known:
+        if found.dtype.name not in FLOATS:
+            raise refuse(name, f"an array of {found.dtype.name}", "float32, float64, float16 or bfloat16")
+        if not found.dtype.isnative:
+            raise refuse(name, "an array of the other byte order", "this machine's")
+        _known.add(found.dtype)
     if found.ndim != axes:
         raise refuse(name, f"an array of {found.ndim} axes", f"{axes}: {meaning}")
-    if not found.dtype.isnative:
-        raise refuse(name, "an array of the other byte order", "this machine's")
     return found
 
 
@@ -184,7 +193,17 @@ def isa_name(isa: Any) -> str | None:
     return isa
 
 
-def options(
+_NAMES = (
+    "scale causal causal_offset offsets prefix visible_keys documents blocks mask bias softcap slopes sinks dropout isa"
+).split()
+
+
+def options(given: dict[str, Any]) -> dict[str, Any] | None:
+    """The options as `_regard` takes them; `None` if there are none."""
+    return _options(**given) if given else None
+
+
+def _options(
     *,
     attn_mask: Any = None,
     bias: Any = None,
@@ -205,14 +224,10 @@ def options(
     isa: str | None = None,
     **unknown: Any,
 ) -> dict[str, Any]:
-    """The options as `_regard` takes them."""
     if unknown:
         raise TypeError(f"there is no option `{next(iter(unknown))}`")
-    found: dict[str, Any] = dict.fromkeys(
-        "scale causal causal_offset offsets prefix visible_keys documents blocks mask bias softcap slopes "
-        "sinks dropout isa".split()
-    )
-    if np.ndim(is_causal) != 0:
+    found = dict.fromkeys(_NAMES)
+    if not isinstance(is_causal, bool) and np.ndim(is_causal) != 0:
         raise refuse("is_causal", f"a {type(is_causal).__name__}", "True or False")
     if is_causal:
         if causal is not None:
