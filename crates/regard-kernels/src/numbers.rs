@@ -195,7 +195,15 @@ impl<'a> Head<'a> {
         }
     }
 
-    /// Likewise, if they are f32.
+    /// All of `rows`, if they are bf16 and lie one after the other.
+    #[inline(always)]
+    pub(crate) fn bf16_in_place(&self, rows: Range<usize>) -> Option<&'a [bf16]> {
+        let count = rows.len();
+        let here = self.bf16_rows(rows)?;
+        here.to_slice().filter(|_| here.nrows() == count)
+    }
+
+    /// As [`Head::bf16_rows`], if they are f32.
     #[inline(always)]
     pub(crate) fn f32_rows(&self, rows: Range<usize>) -> Option<ArrayView2<'a, f32>> {
         match self.numbers.stored {

@@ -135,3 +135,20 @@ fn beside_arguments_and_results_a_call_takes_four_mebibytes_a_thread() {
         }
     }
 }
+
+/// A thousand thousand keys of which all are the same row, so that the test itself takes no memory.
+#[test]
+fn decoding_takes_no_more_beside_a_longer_cache() {
+    const KEYS: usize = 1 << 20;
+    let batch = 16;
+    let q = Array4::<f32>::ones((batch, HEADS, 1, WIDTH));
+    let row = Array4::<f32>::ones((1, 1, 1, WIDTH));
+    let k = row.broadcast((batch, KV_HEADS, KEYS, WIDTH)).expect("fits");
+    // A window keeps the test short; what is kept does not depend on it.
+    let attention = Attention::new().causal(Causal::BottomRight);
+    let attention = attention.window(Some(64), None);
+    let (forward, bytes) = peak(|| attention.forward(q.view(), k.view(), k.view()));
+    forward.expect("a good call");
+    eprintln!("decoding, {KEYS} keys: {bytes} bytes");
+    assert!(bytes <= THREADS * OF_A_THREAD, "{bytes}");
+}

@@ -18,13 +18,17 @@ use crate::Isa;
 use crate::element::Numeric;
 use crate::mask::Tile;
 use crate::problem::Problem;
-use crate::simd::{self, Dots, Kernel, Product, Simd};
+use crate::simd::{self, Dots, Kernel, Product, Simd, Stored, Weighted};
 
 /// With more queries than this, the other kernel fills more than half of AVX2's lanes. A count, not a measurement.
 const QUERIES: usize = 4;
 /// Keys of a task: some 0.5 MiB of keys and values, so that a task is long beside its start, and two threads find
 /// something to do from 1,024 keys on.
 const PART: usize = 512;
+/// Parts of a head at most: longer ones are cut into longer parts, so that their results take no more memory.
+const PARTS: usize = 256;
+/// How many numbers the results of all parts may take together: 4 MiB.
+const STATES: usize = 1 << 20;
 /// Keys of a block: with 128 numbers each, keys and values of a block are 64 KiB of the second cache.
 const KEYS: usize = 64;
 
@@ -44,40 +48,49 @@ pub(super) fn forward<E: Numeric>(
     let (_, kv_heads, keys, value_dim) = problem.v.dim();
     let group = problem.group();
     let rows = group * queries;
-    let parts = keys.div_ceil(PART).max(1);
+    let part = PART.max(keys.div_ceil(PARTS).next_multiple_of(KEYS));
+    let parts = keys.div_ceil(part).max(1);
     let size = State::size(rows, value_dim);
-    let mut states = vec![0.0; batch * kv_heads * parts * size];
-    let mut tasks = Vec::new();
-    for (at, state) in states.chunks_exact_mut(size).enumerate() {
-        let (head, part) = (at / parts, at % parts);
-        tasks.push(Part {
-            problem,
-            batch: head / kv_heads,
-            kv_head: head % kv_heads,
-            keys: part * PART..keys.min((part + 1) * PART),
-            state: State::of(state, rows, value_dim),
-        });
-    }
     let room = room_sizes(problem).into_iter().map(lines).sum();
-    let operations = 2 * batch * kv_heads * rows * keys * (head_dim + value_dim);
-    super::for_each(tasks, operations, |part| {
-        with_room(room, |room| simd::run(isa, (part, room)));
-    });
-
-    for (at, states) in states.chunks_exact_mut(parts * size).enumerate() {
-        let (b, kv_head) = (at / kv_heads, at % kv_heads);
-        let (first, others) = states.split_at_mut(size);
-        let mut state = State::of(first, rows, value_dim);
-        for other in others.chunks_exact_mut(size) {
-            state.merge(&State::of(other, rows, value_dim));
+    let all = batch * kv_heads;
+    // As many heads at a time as the room for their parts allows.
+    let wave = (STATES / (parts * size)).min(all).max(1);
+    let mut states = vec![0.0; wave * parts * size];
+    for first in (0..all).step_by(wave) {
+        let heads = wave.min(all - first);
+        let states = &mut states[..heads * parts * size];
+        let mut tasks = Vec::new();
+        for (at, state) in states.chunks_exact_mut(size).enumerate() {
+            let (head, of) = (first + at / parts, at % parts);
+            state.fill(0.0);
+            tasks.push(Part {
+                problem,
+                batch: head / kv_heads,
+                kv_head: head % kv_heads,
+                keys: of * part..keys.min((of + 1) * part),
+                state: State::of(state, rows, value_dim),
+            });
         }
-        for row in 0..rows {
-            let (h, i) = (kv_head * group + row / queries, row % queries);
-            let sink = problem.sinks.map(|sinks| sinks[h]);
-            let (factor, lse) = state.factor(row, sink);
-            let mut out = E::rows_mut(out.slice_mut(s![b, h, .., ..]));
-            out.write(i, &state.out(row)[..value_dim], factor);
-            log_sum_exp[[b, h, i]] = lse;
+        let operations = 2 * heads * rows * keys * (head_dim + value_dim);
+        super::for_each(tasks, operations, |part| {
+            with_room(room, |room| simd::run(isa, (part, room)));
+        });
+
+        for (at, states) in states.chunks_exact_mut(parts * size).enumerate() {
+            let (b, kv_head) = ((first + at) / kv_heads, (first + at) % kv_heads);
+            let (first, others) = states.split_at_mut(size);
+            let mut state = State::of(first, rows, value_dim);
+            for other in others.chunks_exact_mut(size) {
+                state.merge(&State::of(other, rows, value_dim));
+            }
+            for row in 0..rows {
+                let (h, i) = (kv_head * group + row / queries, row % queries);
+                let sink = problem.sinks.map(|sinks| sinks[h]);
+                let (factor, lse) = state.factor(row, sink);
+                let mut out = E::rows_mut(out.slice_mut(s![b, h, .., ..]));
+                out.write(i, &state.out(row)[..value_dim], factor);
+                log_sum_exp[[b, h, i]] = lse;
+            }
         }
     }
 }
@@ -220,16 +233,14 @@ impl Kernel for (Part<'_, '_>, &mut [f32]) {
             .part(part.batch, &(0..queries), &part.keys);
         for keys in blocks(seen, KEYS) {
             let k = problem.k.head(part.batch, part.kv_head);
-            let k = k.dense_rows(keys.clone(), k_room);
-            simd.run(Dots {
-                left_rows: rows,
-                right_rows: keys.len(),
-                depth: head_dim,
-                left: q,
-                right: k,
-                into: &mut *scores,
-                into_row: KEYS,
-            });
+            // bf16 is read where it lies: copied and widened first, decoding took 1.5 times as long.
+            match k.bf16_in_place(keys.clone()) {
+                Some(k) => dots(simd, (q, rows), (k, keys.len()), head_dim, scores),
+                None => {
+                    let k = k.dense_rows(keys.clone(), k_room);
+                    dots(simd, (q, rows), (k, keys.len()), head_dim, scores);
+                }
+            }
             let mut all_seen = true;
             for row in 0..rows {
                 let scores = &mut scores[row * KEYS..][..KEYS];
@@ -238,6 +249,22 @@ impl Kernel for (Part<'_, '_>, &mut [f32]) {
                 part.drop(row, &keys, scores);
             }
             let v = problem.v.head(part.batch, part.kv_head);
+            if all_seen
+                && value_dim.is_multiple_of(S::LANES)
+                && let Some(v) = v.bf16_in_place(keys.clone())
+            {
+                simd.run(Weighted {
+                    left_rows: rows,
+                    right_rows: keys.len(),
+                    columns: value_dim,
+                    left: scores,
+                    left_row: KEYS,
+                    right: v,
+                    into: part.state.out,
+                    into_row: lines(value_dim),
+                });
+                continue;
+            }
             // The product reads whole vectors.
             let step = if value_dim.is_multiple_of(S::LANES) {
                 value_dim
@@ -270,6 +297,26 @@ impl Kernel for (Part<'_, '_>, &mut [f32]) {
             }
         }
     }
+}
+
+/// `scores[r · KEYS + j] = ⟨q_r, k_j⟩`.
+#[inline(always)]
+fn dots<S: Simd, N: Stored>(
+    simd: S,
+    (q, rows): (&[f32], usize),
+    (k, keys): (&[N], usize),
+    head_dim: usize,
+    scores: &mut [f32],
+) {
+    simd.run(Dots {
+        left_rows: rows,
+        right_rows: keys,
+        depth: head_dim,
+        left: q,
+        right: k,
+        into: scores,
+        into_row: KEYS,
+    });
 }
 
 impl Part<'_, '_> {

@@ -2,6 +2,8 @@
 
 use std::arch::x86_64::*;
 
+use half::bf16;
+
 use super::{Kernel, Simd};
 use crate::Isa;
 
@@ -185,6 +187,15 @@ impl Simd for Avx2 {
     unsafe fn load_at(self, from: *const f32) -> __m256 {
         // SAFETY: `self` proves AVX2 and FMA; the caller promises `LANES` readable numbers.
         unsafe { _mm256_loadu_ps(from) }
+    }
+
+    #[inline(always)]
+    unsafe fn widen_at(self, from: *const bf16) -> __m256 {
+        // SAFETY: `self` proves AVX2; the caller promises `LANES` readable numbers.
+        unsafe {
+            let words = _mm256_cvtepu16_epi32(_mm_loadu_si128(from.cast()));
+            _mm256_castsi256_ps(_mm256_slli_epi32::<16>(words))
+        }
     }
 
     #[inline(always)]

@@ -2,6 +2,8 @@
 
 use std::arch::x86_64::*;
 
+use half::bf16;
+
 use super::avx2::Avx2;
 use super::pairs::{self, BLOCK, Tile};
 use super::{Kernel, Simd};
@@ -291,6 +293,15 @@ impl<const PAIRS: bool> Simd for Avx512<PAIRS> {
     unsafe fn load_at(self, from: *const f32) -> __m512 {
         // SAFETY: `self` proves AVX-512F; the caller promises `LANES` readable numbers.
         unsafe { _mm512_loadu_ps(from) }
+    }
+
+    #[inline(always)]
+    unsafe fn widen_at(self, from: *const bf16) -> __m512 {
+        // SAFETY: `self` proves AVX-512F; the caller promises `LANES` readable numbers.
+        unsafe {
+            let words = _mm512_cvtepu16_epi32(_mm256_loadu_si256(from.cast()));
+            _mm512_castsi512_ps(_mm512_slli_epi32::<16>(words))
+        }
     }
 
     #[inline(always)]

@@ -29,15 +29,19 @@ mod rounded;
 mod rounded_blocks;
 mod rounded_rows;
 mod scalar;
+mod weighted;
 
 #[cfg(target_arch = "x86_64")]
 pub(crate) use amx::is_available as has_amx;
 pub use clock::product_time;
-pub(crate) use dots::Dots;
+pub(crate) use dots::{Dots, Stored};
 pub(crate) use matrix::{Finish, Right, Start, Then, multiply, multiply_and_sum, product};
 pub(crate) use pairs::{BLOCK, PairProduct, Unit, word};
 pub(crate) use panels::{Means, Panels, Side};
 pub(crate) use product::Product;
+pub(crate) use weighted::Weighted;
+
+use half::bf16;
 
 use crate::Isa;
 
@@ -178,6 +182,19 @@ pub(crate) trait Simd: Copy + Send + Sync {
     /// # Safety
     /// `from` is valid for reads of `LANES` numbers.
     unsafe fn load_at(self, from: *const f32) -> Self::Vector;
+    /// As [`Simd::load_at`], of bf16: the upper halves of the numbers.
+    ///
+    /// # Safety
+    /// As [`Simd::load_at`].
+    #[inline(always)]
+    unsafe fn widen_at(self, from: *const bf16) -> Self::Vector {
+        let mut wide = [0.0; 16];
+        for (i, wide) in wide.iter_mut().enumerate().take(Self::LANES) {
+            // SAFETY: the caller's promise.
+            *wide = unsafe { *from.add(i) }.to_f32();
+        }
+        self.load(&wide)
+    }
     /// # Safety
     /// `to` is valid for writes of `LANES` numbers.
     unsafe fn store_at(self, vector: Self::Vector, to: *mut f32);
