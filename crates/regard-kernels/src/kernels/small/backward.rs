@@ -154,10 +154,13 @@ fn head<S: Simd>(
     let (queries, width) = (q.rows, q.rows.next_multiple_of(S::LANES));
     let keys = problem.visibility.visible(batch);
     let (at, kv_at) = ((batch, head), (batch, kv_head));
-    let q_rows = q.rows(simd, at, q_room);
-    let (k_rows, v_rows) = (k.rows(simd, kv_at, k_room), v.rows(simd, kv_at, v_room));
-    let d_out_rows = d_out.rows(simd, at, d_out_room);
-    let out_rows = out.rows(simd, at, out_room);
+    let q_rows = q.rows(simd, at, queries, q_room);
+    let (k_rows, v_rows) = (
+        k.rows(simd, kv_at, keys, k_room),
+        v.rows(simd, kv_at, keys, v_room),
+    );
+    let d_out_rows = d_out.rows(simd, at, queries, d_out_room);
+    let out_rows = out.rows(simd, at, queries, out_room);
 
     // D_i = ⟨do_i, o_i⟩ − dlse_i; for a query that sees nothing 2^−∞ = 0 is its weight.
     let (mut mean, mut lse) = ([0.0; MOST], [f32::INFINITY; MOST]);

@@ -106,7 +106,7 @@ fn head<'r, S: Simd>(
     let kv_head = (batch, head / problem.group());
     // Scores come in powers of 2: e^s = 2^(log₂e · s), and the factor is put into q once.
     let q_t = &mut q_t[..q.width * width];
-    let of_q = q.rows(simd, (batch, head), rows);
+    let of_q = q.rows(simd, (batch, head), queries, rows);
     turn(simd, of_q, (queries, q.width), q_t, width);
     scale(simd, q_t, problem.scale as f32 * LOG2_E);
     let weights = &mut weights[..keys * width];
@@ -114,7 +114,7 @@ fn head<'r, S: Simd>(
         rows: keys,
         columns: width,
         depth: q.width,
-        left: k.rows(simd, kv_head, k_room),
+        left: k.rows(simd, kv_head, keys, k_room),
         left_row: q.width,
         left_step: 1,
         right: q_t,
@@ -145,7 +145,7 @@ fn head<'r, S: Simd>(
         left: weights,
         left_row: 1,
         left_step: width,
-        right: v.rows(simd, kv_head, v_room),
+        right: v.rows(simd, kv_head, keys, v_room),
         right_step: v.width,
         into: &mut *rows,
         into_row: v.width,

@@ -102,27 +102,28 @@ impl<'a> Side<'a> {
         self.rows * self.width + super::tiles::LINE
     }
 
-    /// The rows of a head, one after the other: where they lie, or copied into `room`. Behind the last there is room to read a
-    /// whole vector.
+    /// The first `count` rows of a head, one after the other: where they lie, or copied into `room`. Behind the last there is room to
+    /// read a whole vector. No others are read: what is padding need not be anywhere (a table of pages may name none for it).
     #[inline(always)]
     fn rows<'r, S: Simd>(
         &self,
         _: S,
         (batch, head): (usize, usize),
+        count: usize,
         room: &'r mut [f32],
     ) -> &'r [f32]
     where
         'a: 'r,
     {
-        let length = self.rows * self.width;
+        let length = count * self.width;
         if let Some(all) = self.all {
-            let here = &all[(batch * self.heads + head) * length..];
+            let here = &all[(batch * self.heads + head) * self.rows * self.width..];
             if here.len() >= length + S::LANES - 1 {
                 return here;
             }
         }
         let head = self.numbers.head(batch, head);
-        head.copy_rows(0..self.rows, 1.0, &mut room[..length], self.width);
+        head.copy_rows(0..count, 1.0, &mut room[..length], self.width);
         room
     }
 }
