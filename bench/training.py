@@ -206,8 +206,9 @@ def judge(rows, options):
 
 
 def marks(options):
-    """The lines of docs/benchmarks.md that the tables stand between."""
-    kind = "training avx2" if options.isa else {"f32": "training", "bf16": "training bf16"}[options.precision]
+    """The lines of docs/benchmarks.md that the tables stand between: in bf16 those of a machine with AMX are kept elsewhere."""
+    bf16 = "training bf16" if "amx_bf16" in Path("/proc/cpuinfo").read_text() else "training bf16 without amx"
+    kind = "training avx2" if options.isa else {"f32": "training", "bf16": bf16}[options.precision]
     return tuple(f"<!-- {kind}: {edge} -->" for edge in ("begin", "end"))
 
 
