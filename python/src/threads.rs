@@ -1,11 +1,10 @@
 //! The threads that the kernels run on: as many as the machine has (or `RAYON_NUM_THREADS` says), unless a program
 //! wants another number. They sleep between calls.
 
-use std::sync::{Arc, Once, RwLock};
+use std::sync::{Arc, RwLock};
 
 use pyo3::prelude::*;
 use rayon::{ThreadPool, ThreadPoolBuilder};
-use regard_kernels::threads;
 
 use crate::errors::refuse;
 
@@ -21,15 +20,8 @@ fn chosen() -> Option<Arc<ThreadPool>> {
         .clone()
 }
 
-/// Starts the threads, each on a processor of its own, with the first call: a process that is forked before has none to lose.
-fn start() {
-    static STARTED: Once = Once::new();
-    STARTED.call_once(threads::start);
-}
-
 /// Runs `f` on the threads that were chosen.
 pub fn on_them<R: Send>(f: impl FnOnce() -> R + Send) -> R {
-    start();
     match chosen() {
         Some(pool) => pool.install(f),
         None => f(),
@@ -46,7 +38,6 @@ pub fn set_num_threads(count: usize) -> PyResult<()> {
             &format!("from 1 to {MOST}"),
         ));
     }
-    start();
     // As many as there are anyway need no pool of their own, into which a call would have to be handed first: the thread
     // that calls begins at once.
     let pool = match count == rayon::current_num_threads() {

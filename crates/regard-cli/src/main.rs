@@ -18,7 +18,6 @@ mod terminal;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
-    regard_kernels::threads::start();
     match commands::Regard::parse().run() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => failure::report(&error),

@@ -45,8 +45,6 @@ fn main() -> Result<(), Box<dyn Error>> {
         return Err("CASE PARAMETERS PRECISION".into());
     };
     let file = Path::new(file);
-    // As the binary: each thread in its place.
-    threads::start();
     match precision.as_str() {
         "f32" => Precision::F32.run(|| serve_case(case, file)),
         "bf16" => Precision::Bf16.run(|| serve_case(case, file)),

@@ -39,9 +39,7 @@ impl Info {
         table.row(["used", &format!("{used} (REGARD_ISA chooses another)")]);
         table.row([
             "threads",
-            &format!(
-                "{threads} (RAYON_NUM_THREADS sets another number, REGARD_PIN=0 lets them move)"
-            ),
+            &format!("{threads} (RAYON_NUM_THREADS sets another number)"),
         ]);
         table.row(["devices", &devices.join(", ")]);
         Ok(print(&table.render())?)
