@@ -11,6 +11,7 @@
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use ndarray::{Array3, Array4, ArrayView4, s};
 use regard_kernels::{
@@ -40,6 +41,12 @@ unsafe impl GlobalAlloc for Counting {
 
 #[global_allocator]
 static COUNTING: Counting = Counting;
+
+/// One test at a time: the allocations of all are counted together.
+fn alone() -> MutexGuard<'static, ()> {
+    static ALONE: Mutex<()> = Mutex::new(());
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 /// The result, and the most that was allocated at a time beyond what was there before, on threads that have not worked yet:
 /// the room that they keep is counted.
@@ -118,6 +125,7 @@ fn beside<E: Element<Sum = f32> + CacheNumber>(length: usize) -> [usize; 3] {
 
 #[test]
 fn beside_arguments_and_results_a_call_takes_four_mebibytes_a_thread() {
+    let _alone = alone();
     for length in [1024, 4096, 16384] {
         let bound = THREADS * OF_A_THREAD + OF_A_QUERY * HEADS * length;
         // The gradients of half types are summed in f32 beside the result, and rounded once at the end.
@@ -139,6 +147,7 @@ fn beside_arguments_and_results_a_call_takes_four_mebibytes_a_thread() {
 /// A thousand thousand keys of which all are the same row, so that the test itself takes no memory.
 #[test]
 fn decoding_takes_no_more_beside_a_longer_cache() {
+    let _alone = alone();
     const KEYS: usize = 1 << 20;
     let batch = 16;
     let q = Array4::<f32>::ones((batch, HEADS, 1, WIDTH));

@@ -298,7 +298,7 @@ struct Parents {
 }
 
 impl Saved {
-    fn backward(self, d_out: FlexTensor, parents: Parents, grads: &mut Gradients) {
+    fn backward(self, d_out: FlexTensor, parents: &Parents, grads: &mut Gradients) {
         let d_out = contiguous(d_out);
         let Self {
             x, source, rules, ..
@@ -496,7 +496,7 @@ impl Backward<Flex, 11> for MultiHeadBackward {
             norm: [norm, b_norm],
             maps,
         };
-        ops.state.backward(d_out, parents, grads);
+        ops.state.backward(d_out, &parents, grads);
     }
 }
 
@@ -517,7 +517,7 @@ impl Backward<Flex, 12> for MultiHeadBackward {
             norm: [norm, b_norm],
             maps,
         };
-        ops.state.backward(d_out, parents, grads);
+        ops.state.backward(d_out, &parents, grads);
     }
 }
 

@@ -362,12 +362,15 @@ fn run_heads(
     if !over_itself {
         found.push(values(&source.grad(&gradients).unwrap()));
     }
-    for bias in [&norm.weight, &norm.bias]
-        .into_iter()
-        .chain(maps.iter().map(|map| &map.1))
-    {
-        found.push(values(&bias.grad(&gradients).unwrap()));
+    for vector in [&norm.weight, &norm.bias] {
+        found.push(values(&vector.grad(&gradients).unwrap()));
     }
+    // Together: a bias of the keys adds the same to all scores of a query, so that its gradient is 0, and what is found
+    // instead, where nothing is turned, is the rounding of sums as large as the others'.
+    let biases = maps
+        .iter()
+        .map(|(_, bias)| values(&bias.grad(&gradients).unwrap()));
+    found.push(biases.flatten().collect());
     for (weight, _) in &maps {
         found.push(values(&weight.grad(&gradients).unwrap()));
     }
