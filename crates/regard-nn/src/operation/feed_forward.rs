@@ -375,6 +375,10 @@ mod tests {
         found
     }
 
+    #[expect(
+        clippy::needless_pass_by_value,
+        reason = "it stands where the operation does"
+    )]
     fn plain(
         x: Tensor<2>,
         norm: Normalisation,

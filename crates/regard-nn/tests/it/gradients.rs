@@ -280,7 +280,7 @@ fn both_halves_of_a_layer() {
                 norm: LayerNorm::new(16, device),
                 part: config.init(noise, device).unwrap(),
             };
-            let x = vec![random([7, 16], 4, device), random([10, 16], 5, device)];
+            let x = [random([7, 16], 4, device), random([10, 16], 5, device)];
             let x = x[..if over_itself { 1 } else { 2 }].to_vec();
             check("attention", stirred_by(half, 0.1), x, |model, x| {
                 let source = (!over_itself).then(|| (x[1].clone(), &of_source));

@@ -298,6 +298,10 @@ type MultiHead = fn(
     Residual,
 ) -> Tensor<2>;
 
+#[expect(
+    clippy::needless_pass_by_value,
+    reason = "it stands where the operation does"
+)]
 fn composed_heads(
     x: Tensor<2>,
     sequences: &Sequences,
