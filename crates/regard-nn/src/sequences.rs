@@ -66,7 +66,8 @@ impl Sequences {
         }
     }
 
-    fn are_equal(&self) -> bool {
+    /// Whether all are of one length, so that padding them adds nothing.
+    pub(crate) fn are_equal(&self) -> bool {
         let longest = self.longest();
         self.lengths().all(|length| length == longest)
     }

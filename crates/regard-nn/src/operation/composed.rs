@@ -194,7 +194,8 @@ pub fn multi_head(
     }
     let options = AttentionOptions {
         causal: heads.causal,
-        visible_keys: Some(of_source.lengths().collect()),
+        // Without padding nothing is hidden, and no mask is made for it.
+        visible_keys: (!of_source.are_equal()).then(|| of_source.lengths().collect()),
         ..AttentionOptions::default()
     };
     let mixed = attention(q, k, v, &options); // [batch, heads, queries, head_dim]
