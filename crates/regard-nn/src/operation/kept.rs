@@ -71,6 +71,14 @@ impl Seen {
     fn is_alive(&self) -> bool {
         self.alive.iter().all(|alive| alive())
     }
+
+    /// What was packed for the precision of here.
+    fn packed_here(&self) -> Option<Arc<PackedMatrix>> {
+        let packed = self.packed.as_ref();
+        packed
+            .filter(|packed| packed.precision() == Precision::here())
+            .cloned()
+    }
 }
 
 /// What `pack` makes of the weights, kept from the second time on; `None` the first time. Every answer of a model asks twice
@@ -108,28 +116,39 @@ fn kept(
         let data = Arc::downgrade(&data);
         alive.push(Box::new(move || data.strong_count() > 0));
     }
-    let mut seen = SEEN.lock().unwrap_or_else(PoisonError::into_inner);
-    let seen = seen.get_or_insert_default();
-    let known = seen.get(&key).is_some_and(Seen::is_alive);
-    if !known {
-        seen.retain(|_, seen| seen.is_alive());
-        let packed = None;
-        seen.insert(key.clone(), Seen { alive, packed });
-    }
-    match seen.get_mut(&key).filter(|_| known || turned) {
-        Some(found) => {
-            let here = |packed: &Arc<PackedMatrix>| packed.precision() == Precision::here();
-            let packed = found.packed.take().filter(here);
-            let packed = &*found
-                .packed
-                .insert(packed.unwrap_or_else(|| Arc::new(pack())));
-            // Another shape of the same numbers is another matrix.
-            let shape = weights[0].layout().shape();
-            let rows = shape[usize::from(turned)];
-            (packed.dim().0 == rows).then(|| packed.clone())
+    // Another shape of the same numbers is another matrix.
+    let rows = weights[0].layout().shape()[usize::from(turned)];
+    let of_this_shape = |packed: Arc<PackedMatrix>| (packed.dim().0 == rows).then_some(packed);
+    let known = with_seen(|seen| match seen.get(&key).filter(|seen| seen.is_alive()) {
+        Some(found) => Some(found.packed_here()),
+        None => {
+            seen.retain(|_, seen| seen.is_alive());
+            let packed = None;
+            seen.insert(key.clone(), Seen { alive, packed });
+            None
         }
-        None => None,
+    });
+    match known {
+        Some(Some(packed)) => return of_this_shape(packed),
+        None if !turned => return None,
+        _ => {}
     }
+    // With nothing locked: a thread of the pool that packs waits for others, and while it waits it may begin another answer,
+    // which asks here, too. Who packs the same at the same time uses what was there first.
+    let packed = Arc::new(pack());
+    of_this_shape(with_seen(|seen| match seen.get_mut(&key) {
+        Some(found) => match found.packed_here() {
+            Some(first) => first,
+            None => found.packed.insert(packed).clone(),
+        },
+        None => packed,
+    }))
+}
+
+/// Runs `f` on [`SEEN`], which is locked meanwhile: `f` waits for nothing.
+fn with_seen<R>(f: impl FnOnce(&mut HashMap<Vec<usize>, Seen>) -> R) -> R {
+    let mut seen = SEEN.lock().unwrap_or_else(PoisonError::into_inner);
+    f(seen.get_or_insert_default())
 }
 
 #[cfg(test)]
@@ -170,6 +189,35 @@ mod tests {
             turned_table(&from_vec(vec![1.0; 6], vec![2, 3])).dim(),
             (3, 2)
         );
+    }
+
+    /// Another answer that a thread of the pool begins while it waits in the middle of packing.
+    #[test]
+    fn packing_may_wait_for_a_thread_that_packs() {
+        let (done, over) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build();
+            let table = from_vec(vec![1.0; 6], vec![2, 3]);
+            let packed = |wait: bool| {
+                let pack = || {
+                    if wait {
+                        // What a thread does that waits.
+                        assert_eq!(rayon::yield_now(), Some(rayon::Yield::Executed));
+                    }
+                    PackedMatrix::new(view2(&table).reversed_axes())
+                };
+                kept(&[&table], true, pack).expect("a table is packed at once")
+            };
+            pool.expect("a thread").scope(|scope| {
+                scope.spawn(|_| done.send(packed(false)).expect("somebody waits"));
+                done.send(packed(true)).expect("somebody waits");
+            });
+        });
+        let next = || {
+            let soon = std::time::Duration::from_secs(20);
+            over.recv_timeout(soon).expect("no thread waits for itself")
+        };
+        assert!(Arc::ptr_eq(&next(), &next()), "what was there first");
     }
 
     #[test]
