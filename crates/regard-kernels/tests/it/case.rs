@@ -175,7 +175,8 @@ impl Case {
         let (forward, gradients) = self.by_definition();
         let (q, k, v) = (self.q.view(), self.k.view(), self.v.view());
         let found = attention.forward(q, k, v).expect("a good call");
-        let tolerance = tolerance(self.q.view().dim().3.max(self.v.view().dim().3));
+        let tolerance = tolerance(self.width());
+        let summed = self.roundings();
         close(
             &format!("{isa} out"),
             found.out.view(),
@@ -211,8 +212,7 @@ impl Case {
             &format!("{isa} dk"),
             found.k.view(),
             gradients.k.view(),
-            // dk sums P (dP − D) q over the queries. Where a query sees one key, dP and D cancel but for their rounding.
-            tolerance * self.roundings_of_dk(),
+            tolerance * summed.dk,
         );
         close(
             &format!("{isa} dv"),
@@ -222,43 +222,59 @@ impl Case {
         );
         if let Some(bias) = gradients.bias {
             let found = found.bias.expect("it was asked for");
-            // A sum of n terms that cancel (over a whole row they do) keeps the rounding of √n of them.
-            let (batch, heads, queries, _) = self.q.view().dim();
-            let terms = (batch * heads * queries * self.k.view().dim().2) / bias.len().max(1);
-            let tolerance = tolerance * (terms as f64).sqrt().max(1.0);
             close(
                 &format!("{isa} d_bias"),
                 found.view(),
                 bias.view(),
-                tolerance,
+                tolerance * summed.d_bias,
             );
         }
         if let Some(sinks) = gradients.sinks {
             let found = found.sinks.expect("it was asked for");
-            let (batch, _, queries, _) = self.q.view().dim();
             close(
                 &format!("{isa} d_sinks"),
                 ndarray::aview1(&found),
                 ndarray::aview1(&sinks),
-                tolerance * ((batch * queries) as f64).sqrt().max(1.0),
+                tolerance * summed.d_sinks,
             );
         }
         if let Some(slopes) = gradients.slopes {
             let found = found.slopes.expect("it was asked for");
-            let (batch, _, queries, _) = self.q.view().dim();
-            let keys = self.k.view().dim().2;
-            // Each term is as large as its distance.
-            let terms = ((batch * queries * keys) as f64).sqrt() * (queries + keys + 40) as f64;
             close(
                 &format!("{isa} d_slopes"),
                 ndarray::aview1(&found),
                 ndarray::aview1(&slopes),
-                tolerance * terms.max(1.0),
+                tolerance * summed.d_slopes,
             );
         }
     }
 
-    /// What the rounding of `dk` is a multiple of. A query puts a rounding into the gradient of a key in proportion to the
+    /// The larger of `head_dim` and `value_dim`.
+    pub(crate) fn width(&self) -> usize {
+        self.q.view().dim().3.max(self.v.view().dim().3)
+    }
+
+    /// What the tolerance of gradients that are summed over queries or pairs is a multiple of. A sum of n terms that cancel keeps
+    /// the rounding of √n of them.
+    pub(crate) fn roundings(&self) -> Roundings {
+        let (batch, heads, queries, _) = self.q.view().dim();
+        let keys = self.k.view().dim().2;
+        let pairs = batch * heads * queries * keys;
+        let of_a_bias = self
+            .bias
+            .as_ref()
+            .map_or(0, |bias| pairs / bias.len().max(1));
+        let root = |terms: usize| (terms as f64).sqrt();
+        Roundings {
+            dk: self.roundings_of_dk(),
+            d_bias: root(of_a_bias).max(1.0),
+            d_sinks: root(batch * queries).max(1.0),
+            // Each term is as large as its distance.
+            d_slopes: (root(batch * queries * keys) * (queries + keys + 40) as f64).max(1.0),
+        }
+    }
+
+    /// `dk` sums P (dP − D) q over the queries; where a query sees one key, dP and D cancel but for their rounding. A query puts a rounding into the gradient of a key in proportion to the
     /// weight that the key gets from it. Roundings of different queries add up as the root of the sum of their squares, which
     /// is at most the root of the weight that the key gets of all; those of one query, again and again, add up in full.
     fn roundings_of_dk(&self) -> f64 {
@@ -279,6 +295,14 @@ impl Case {
             false => most.sqrt(),
         }
     }
+}
+
+/// Multiples of the [`tolerance`].
+pub(crate) struct Roundings {
+    pub(crate) dk: f64,
+    pub(crate) d_bias: f64,
+    pub(crate) d_sinks: f64,
+    pub(crate) d_slopes: f64,
 }
 
 /// How far a result may be from the definition, as a share of the largest number of the array (or of 1): the rounding
