@@ -12,21 +12,20 @@
 //!
 //! A task owns some keys of one head and meets the queries of its group one after the other, so `dk` and `dv` are
 //! summed in one place and in one order. Where there are fewer heads than would keep a machine busy, the keys are cut
-//! into parts (by their number alone); then each part has its own sum for `dq`, and these are added in order.
+//! into parts (by their number alone); then each part has its own sum for `dq`, and these are added in order. Results that cannot
+//! be summed where they lie are those of [`rounded`](super::rounded).
 
 use std::ops::Range;
 
-use ndarray::{Array4, ArrayView3, ArrayViewMut3, ArrayViewMut4, Axis, Zip, s};
+use ndarray::{Array4, ArrayView3, ArrayViewMut4, Axis, s};
 
 use super::arithmetic::Arithmetic;
 use super::backward_in_pairs::{self, InPairs};
 use super::pairs::{Into, KEYS, Pairs, QUERIES, QueryBlock, STEP};
 use super::score_gradients;
 use super::sink_gradient::sink_gradient;
-use super::small;
-use super::tiles::{
-    RowsMut, all_finite, blocks, lines, outer, split, take, transpose, with_room, write_row,
-};
+use super::tiles::{RowsMut, all_finite, blocks, lines, outer, split, take, transpose, with_room};
+use super::{rounded, small};
 use crate::numbers::Numbers;
 use crate::problem::Problem;
 use crate::results::{GradientsMut, OptionGradients};
@@ -37,7 +36,7 @@ use crate::{Element, Isa};
 const HEADS_ENOUGH: usize = 16;
 /// Into how many parts the keys of a head are cut otherwise, and how many keys a part has at least.
 const PARTS: usize = 8;
-const PART: usize = 512;
+pub(super) const PART: usize = 512;
 /// How many numbers all partial sums of `dq` together may take: 4 MiB.
 const PARTIAL_SUMS: usize = 1 << 20;
 
@@ -87,7 +86,7 @@ pub(crate) fn backward<'p>(
         };
         pass(isa, problem, known, 0..queries, keys.max(1), into);
     } else {
-        let part = keys.div_ceil(PARTS).max(PART).next_multiple_of(KEYS);
+        let part = part_of(keys);
         let parts = keys.div_ceil(part);
         // As many queries at a time as the room for partial sums allows.
         let per_query = (batch * heads * parts * head_dim).max(1);
@@ -123,28 +122,16 @@ pub(crate) fn backward_into<'p, E: Element<Sum = f32>>(
     wanted: Wanted,
     into: GradientsMut<'_, E>,
 ) -> OptionGradients<f32> {
-    if Arithmetic::is_in_pairs(isa, problem) && backward_in_pairs::holds_a_head(problem) {
-        backward_in_pairs::backward(isa, problem, known, into);
-        return of_options(isa, problem, known, wanted);
+    match small::fits(isa, problem) {
+        true => small::backward(isa, problem, known, into),
+        false => rounded::backward(isa, problem, known, into),
     }
-    if small::fits(isa, problem) {
-        small::backward(isa, problem, known, into);
-        return of_options(isa, problem, known, wanted);
-    }
-    let [mut q, mut k, mut v] =
-        [&into.q, &into.k, &into.v].map(|into| Array4::<f32>::zeros(into.dim()));
-    let sums = GradientsMut {
-        q: q.view_mut(),
-        k: k.view_mut(),
-        v: v.view_mut(),
-    };
-    let options = backward(isa, problem, known, wanted, sums);
-    for (mut into, sums) in [(into.q, q), (into.k, k), (into.v, v)] {
-        Zip::from(&mut into)
-            .and(&sums)
-            .for_each(|into, &sum| *into = E::from_f32(sum));
-    }
-    options
+    of_options(isa, problem, known, wanted)
+}
+
+/// How many keys a part has, where the keys of a head are cut.
+pub(super) fn part_of(keys: usize) -> usize {
+    keys.div_ceil(PARTS).max(PART).next_multiple_of(KEYS)
 }
 
 /// The gradients that are wanted beside those of `q`, `k` and `v`.
@@ -190,15 +177,14 @@ fn pass<'p>(
     let parts = keys.div_ceil(part);
     let mut dqs = Vec::new();
     for dq in outer(into.dq) {
-        dqs.extend(split(dq, group.max(1)).into_iter().map(Some));
+        let of_groups = split(dq, group.max(1)).into_iter();
+        dqs.extend(of_groups.map(|dq| outer(dq).map(RowsMut::F32).collect::<Vec<_>>()));
     }
     let mut tasks = Vec::new();
     for (b, (dk, dv)) in outer(into.dk).zip(outer(into.dv)).enumerate() {
         for (kv_head, (dk, dv)) in outer(dk).zip(outer(dv)).enumerate() {
             for (p, (dk, dv)) in split(dk, part).into_iter().zip(split(dv, part)).enumerate() {
-                let dq = dqs
-                    .get_mut((b * parts + p) * kv_heads + kv_head)
-                    .and_then(Option::take);
+                let dq = dqs.get_mut((b * parts + p) * kv_heads + kv_head);
                 tasks.push(Part {
                     problem,
                     known,
@@ -206,116 +192,159 @@ fn pass<'p>(
                     kv_head,
                     keys: p * part..keys.min((p + 1) * part),
                     queries: queries.clone(),
-                    dq,
-                    begin: into.begin,
-                    dk: dk.into_slice().expect("the door gives standard layout"),
-                    dv: dv.into_slice().expect("the door gives standard layout"),
+                    dq: dq.map(std::mem::take).unwrap_or_default(),
+                    of_keys: Some(OfKeys {
+                        begin: into.begin,
+                        dk: dk.into_slice().expect("the door gives standard layout"),
+                        dv: dv.into_slice().expect("the door gives standard layout"),
+                        into: None,
+                    }),
                 });
             }
         }
     }
-    let in_pairs = Arithmetic::is_in_pairs(isa, problem);
-    let room = match in_pairs {
-        false => room_sizes(problem).into_iter().map(lines).sum(),
-        true => backward_in_pairs::room(problem),
-    };
     let operations = 4 * batch * heads * queries.len() * keys * (head_dim + value_dim);
     super::for_each(tasks, operations, |part| {
-        with_room(room, |room| match in_pairs {
-            false => simd::run(isa, (part, room)),
-            true => {
-                let unit = Unit::of(isa);
-                let dq = part.dq.into_iter().flat_map(outer).map(RowsMut::F32);
-                let head = backward_in_pairs::KeyHead {
-                    problem: part.problem,
-                    known: part.known,
-                    batch: part.batch,
-                    kv_head: part.kv_head,
-                    keys: part.keys,
-                    queries: part.queries,
-                    begin: part.begin,
-                    dk: part.dk,
-                    dv: part.dv,
-                };
-                let kernel = InPairs {
-                    unit: &unit,
-                    head,
-                    dq: dq.collect(),
-                    finished: None,
-                    room,
-                };
-                simd::run_pairs(isa, kernel);
-            }
-        });
+        with_room(room(isa, problem), |room| run(isa, part, room));
     });
 }
 
-/// Some keys of one key head, and the queries that read it.
-struct Part<'a, 'p> {
-    problem: &'a Problem<'p>,
-    known: &'a Known<'p, f32>,
-    batch: usize,
-    kv_head: usize,
-    keys: Range<usize>,
-    queries: Range<usize>,
-    /// `[group, queries, head_dim]`; none if there are no queries.
-    dq: Option<ArrayViewMut3<'a, f32>>,
-    begin: bool,
-    dk: &'a mut [f32],
-    dv: &'a mut [f32],
+/// How much room [`run`] takes.
+pub(super) fn room(isa: Isa, problem: &Problem<'_>) -> usize {
+    match Arithmetic::is_in_pairs(isa, problem) {
+        false => room_sizes(problem).into_iter().map(lines).sum(),
+        true => backward_in_pairs::room(problem),
+    }
+}
+
+/// Lets the queries of a part meet its keys, with the widest products that the instruction set has for them.
+pub(super) fn run(isa: Isa, part: Part<'_, '_, '_>, room: &mut [f32]) {
+    if Arithmetic::is_in_pairs(isa, part.problem) {
+        let unit = &Unit::of(isa);
+        simd::run_pairs(isa, InPairs { unit, part, room });
+    } else {
+        simd::run(isa, (part, room));
+    }
+}
+
+/// Some keys of one key head, the queries that read it, and where the gradients of both go.
+pub(super) struct Part<'a, 'o, 'p> {
+    pub(super) problem: &'a Problem<'p>,
+    pub(super) known: &'a Known<'p, f32>,
+    pub(super) batch: usize,
+    pub(super) kv_head: usize,
+    pub(super) keys: Range<usize>,
+    pub(super) queries: Range<usize>,
+    /// Of each head of the group, `[queries, head_dim]`; none where nobody asks for them.
+    pub(super) dq: Vec<RowsMut<'o>>,
+    /// None where nobody asks for them.
+    pub(super) of_keys: Option<OfKeys<'a, 'o>>,
+}
+
+/// The sums of `dk` and `dv` of some keys, one row behind the other.
+pub(super) struct OfKeys<'a, 'o> {
+    /// Whether they begin at 0; they are added to otherwise.
+    pub(super) begin: bool,
+    pub(super) dk: &'a mut [f32],
+    pub(super) dv: &'a mut [f32],
+    /// Where they go in the end, if they do not stay where they are.
+    pub(super) into: Option<[RowsMut<'o>; 2]>,
+}
+
+impl OfKeys<'_, '_> {
+    #[inline(always)]
+    pub(super) fn start(&mut self) {
+        if self.begin {
+            self.dk.fill(0.0);
+            self.dv.fill(0.0);
+        }
+    }
+
+    /// Those of `count` keys from the key `first` on.
+    #[inline(always)]
+    pub(super) fn rows(
+        &mut self,
+        first: usize,
+        count: usize,
+        (head_dim, value_dim): (usize, usize),
+    ) -> (&mut [f32], &mut [f32]) {
+        (
+            &mut self.dk[first * head_dim..][..count * head_dim],
+            &mut self.dv[first * value_dim..][..count * value_dim],
+        )
+    }
+
+    #[inline(always)]
+    pub(super) fn finish(self, keys: usize, (head_dim, value_dim): (usize, usize)) {
+        let Some([mut dk, mut dv]) = self.into else {
+            return;
+        };
+        for j in 0..keys {
+            dk.write(j, &self.dk[j * head_dim..][..head_dim], 1.0);
+            dv.write(j, &self.dv[j * value_dim..][..value_dim], 1.0);
+        }
+    }
 }
 
 /// In room for [`room_sizes`].
-impl Kernel for (Part<'_, '_>, &mut [f32]) {
+impl Kernel for (Part<'_, '_, '_>, &mut [f32]) {
     type Output = ();
 
     #[inline(always)]
     fn call<S: Simd>(self, simd: S) {
         let (mut part, mut room) = self;
         let problem = part.problem;
-        let head_dim = problem.q.dim().3;
+        let (head_dim, value_dim) = (problem.q.dim().3, problem.v.dim().3);
         let group = problem.group();
         let q_width = head_dim.next_multiple_of(S::LANES);
         let [block, dq_t, dq_rows, weights, scores, slopes, k, v] =
             room_sizes(problem).map(|size| take(&mut room, size));
-        if part.begin {
-            part.dk.fill(0.0);
-            part.dv.fill(0.0);
+        let mut dq = std::mem::take(&mut part.dq);
+        if let Some(sums) = &mut part.of_keys {
+            sums.start();
         }
-        let Some(dq) = part.dq.take() else { return };
-        for (h, dq) in outer(dq).enumerate() {
-            for (i, dq) in split(dq, QUERIES).into_iter().enumerate() {
-                let first = part.queries.start + i * QUERIES;
-                let queries = first..first + dq.nrows();
-                let head = part.kv_head * group + h;
+        for h in 0..group {
+            let mut dq = dq.get_mut(h);
+            for queries in blocks(part.queries.clone(), QUERIES) {
+                let (first, count) = (queries.start - part.queries.start, queries.len());
                 let seen = problem.visibility.part(part.batch, &queries, &part.keys);
                 if seen.is_empty() {
-                    dq.into_iter().for_each(|dq| *dq = 0.0);
-                    continue;
+                    dq_rows[..count * q_width].fill(0.0);
+                } else {
+                    let head = part.kv_head * group + h;
+                    let block = QueryBlock::pack(
+                        simd,
+                        problem,
+                        part.known,
+                        (part.batch, head),
+                        queries,
+                        &mut *block,
+                    );
+                    let mut dq_t = dq.is_some().then_some(&mut dq_t[..q_width * STEP]);
+                    if let Some(dq_t) = &mut dq_t {
+                        dq_t.fill(0.0);
+                    }
+                    part.meet(
+                        simd,
+                        &block,
+                        dq_t.as_deref_mut(),
+                        (&mut *weights, &mut *scores),
+                        problem.softcap.map(|_| &mut *slopes),
+                        (&mut *k, &mut *v),
+                    );
+                    if let Some(dq_t) = dq_t {
+                        let columns = (q_width, block.width);
+                        transpose(simd, dq_t, STEP, columns, dq_rows, q_width);
+                    }
                 }
-                let block = QueryBlock::pack(
-                    simd,
-                    problem,
-                    part.known,
-                    (part.batch, head),
-                    queries,
-                    &mut *block,
-                );
-                let dq_t = &mut dq_t[..q_width * STEP];
-                dq_t.fill(0.0);
-                part.meet(
-                    simd,
-                    &block,
-                    dq_t,
-                    (&mut *weights, &mut *scores),
-                    problem.softcap.map(|_| &mut *slopes),
-                    (&mut *k, &mut *v),
-                );
-                transpose(simd, dq_t, STEP, (q_width, block.width), dq_rows, q_width);
-                for (row, dq) in dq_rows.chunks(q_width.max(1)).zip(outer(dq)) {
-                    write_row(&row[..head_dim], problem.scale as f32, dq);
+                let Some(dq) = &mut dq else { continue };
+                for (i, row) in dq_rows.chunks(q_width.max(1)).take(count).enumerate() {
+                    dq.write(first + i, &row[..head_dim], problem.scale as f32);
                 }
             }
+        }
+        if let Some(sums) = part.of_keys {
+            sums.finish(part.keys.len(), (head_dim, value_dim));
         }
     }
 }
@@ -335,14 +364,14 @@ fn room_sizes(problem: &Problem<'_>) -> [usize; 8] {
     ]
 }
 
-impl Part<'_, '_> {
+impl Part<'_, '_, '_> {
     /// A block of queries meets the keys of the part.
     #[inline(always)]
     fn meet<S: Simd>(
         &mut self,
         simd: S,
         block: &QueryBlock<'_>,
-        dq_t: &mut [f32],
+        mut dq_t: Option<&mut [f32]>,
         (weights, scores): (&mut [f32], &mut [f32]),
         mut slopes: Option<&mut [f32]>,
         (k_room, v_room): (&mut [f32], &mut [f32]),
@@ -374,72 +403,20 @@ impl Part<'_, '_> {
                     slopes: slopes.as_deref_mut(),
                 },
             );
-            let skipped = keys.start - own.start;
-            let dk = &mut self.dk[skipped * head_dim..][..keys.len() * head_dim];
-            let dv = &mut self.dv[skipped * value_dim..][..keys.len() * value_dim];
             if pairs == Pairs::None {
                 continue;
             }
-            let safe = |finite: bool| pairs == Pairs::All || finite;
-
-            // in the forward pass this was:
-            // o_i += Σ_j w_ij r_ij v_j
-            // so now we have:
-            // dv_j += Σ_i w_ij r_ij do_i
-            if safe(block.d_out_finite) {
-                simd.run(Product {
-                    rows: keys.len(),
-                    columns: value_dim,
-                    depth: block.queries.len(),
-                    left: weights,
-                    left_row: STEP,
-                    left_step: 1,
-                    right: block.d_out,
-                    right_step: block.out_width,
-                    into: dv,
-                    into_row: value_dim,
-                    add: true,
-                });
-            } else {
-                let step = block.out_width;
-                block.visible_pairs(problem, keys.clone(), |i, j| {
-                    add_scaled(
-                        &mut dv[j * value_dim..][..value_dim],
-                        weights[j * STEP + i],
-                        &block.d_out[i * step..],
-                    );
-                });
+            if let Some(sums) = &mut self.of_keys {
+                let rows = sums.rows(keys.start - own.start, keys.len(), (head_dim, value_dim));
+                let of_pairs = (&*weights, &*scores, pairs);
+                add_to_keys(simd, problem, block, keys.clone(), of_pairs, rows);
             }
 
             // in the forward pass this was:
             // s_ij = scale · ⟨q_i, k_j⟩
-            // so now we have (the scale of dk is in `block.q`, that of dq comes at the end):
-            // dk_j += Σ_i ds_ij q_i
+            // so now we have (its scale comes at the end):
             // dq_i += Σ_j ds_ij k_j
-            if safe(block.q_finite) {
-                simd.run(Product {
-                    rows: keys.len(),
-                    columns: head_dim,
-                    depth: block.queries.len(),
-                    left: scores,
-                    left_row: STEP,
-                    left_step: 1,
-                    right: block.q,
-                    right_step: block.q_width,
-                    into: dk,
-                    into_row: head_dim,
-                    add: true,
-                });
-            } else {
-                let step = block.q_width;
-                block.visible_pairs(problem, keys.clone(), |i, j| {
-                    add_scaled(
-                        &mut dk[j * head_dim..][..head_dim],
-                        scores[j * STEP + i],
-                        &block.q[i * step..],
-                    );
-                });
-            }
+            let Some(dq_t) = &mut dq_t else { continue };
             if pairs == Pairs::All || all_finite(k) {
                 simd.run(Product {
                     rows: head_dim,
@@ -462,6 +439,78 @@ impl Part<'_, '_> {
                 });
             }
         }
+    }
+}
+
+/// What a block of queries adds to `dk` and `dv` of some keys.
+#[inline(always)]
+fn add_to_keys<S: Simd>(
+    simd: S,
+    problem: &Problem<'_>,
+    block: &QueryBlock<'_>,
+    keys: Range<usize>,
+    (weights, scores, pairs): (&[f32], &[f32], Pairs),
+    (dk, dv): (&mut [f32], &mut [f32]),
+) {
+    let (head_dim, value_dim) = (problem.q.dim().3, problem.v.dim().3);
+    let safe = |finite: bool| pairs == Pairs::All || finite;
+
+    // in the forward pass this was:
+    // o_i += Σ_j w_ij r_ij v_j
+    // so now we have:
+    // dv_j += Σ_i w_ij r_ij do_i
+    if safe(block.d_out_finite) {
+        simd.run(Product {
+            rows: keys.len(),
+            columns: value_dim,
+            depth: block.queries.len(),
+            left: weights,
+            left_row: STEP,
+            left_step: 1,
+            right: block.d_out,
+            right_step: block.out_width,
+            into: dv,
+            into_row: value_dim,
+            add: true,
+        });
+    } else {
+        let step = block.out_width;
+        block.visible_pairs(problem, keys.clone(), |i, j| {
+            add_scaled(
+                &mut dv[j * value_dim..][..value_dim],
+                weights[j * STEP + i],
+                &block.d_out[i * step..],
+            );
+        });
+    }
+
+    // in the forward pass this was:
+    // s_ij = scale · ⟨q_i, k_j⟩
+    // so now we have (its scale is in `block.q`):
+    // dk_j += Σ_i ds_ij q_i
+    if safe(block.q_finite) {
+        simd.run(Product {
+            rows: keys.len(),
+            columns: head_dim,
+            depth: block.queries.len(),
+            left: scores,
+            left_row: STEP,
+            left_step: 1,
+            right: block.q,
+            right_step: block.q_width,
+            into: dk,
+            into_row: head_dim,
+            add: true,
+        });
+    } else {
+        let step = block.q_width;
+        block.visible_pairs(problem, keys, |i, j| {
+            add_scaled(
+                &mut dk[j * head_dim..][..head_dim],
+                scores[j * STEP + i],
+                &block.q[i * step..],
+            );
+        });
     }
 }
 

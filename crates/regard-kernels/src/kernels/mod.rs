@@ -17,6 +17,7 @@ mod exponential;
 mod forward;
 mod pairs;
 mod peak;
+mod rounded;
 mod running;
 mod score_gradients;
 mod scores;
@@ -202,6 +203,7 @@ mod tests {
                 (65, 130, 17, 33),
                 (300, 96, 64, 15),
                 (128, 97, 80, 64),
+                (600, 700, 16, 24), // few long heads
             ] {
                 let bias = numbers((1, 2, size.0, size.1), 5);
                 let plain = Attention::new();

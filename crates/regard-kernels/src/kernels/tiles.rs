@@ -24,6 +24,8 @@ thread_local! {
 pub(super) fn with_room<R>(numbers: usize, f: impl FnOnce(&mut [f32]) -> R) -> R {
     ROOM.with_borrow_mut(|room| {
         if room.len() < numbers + LINE {
+            // What there was goes first: not both at a time.
+            *room = Vec::new();
             *room = vec![0.0; numbers + LINE];
         }
         let start = room.as_ptr().align_offset(4 * LINE).min(LINE);

@@ -241,3 +241,58 @@ fn half_types_compose_with_the_options_as_f32_does() {
         }
     }
 }
+
+/// Few long heads are shared out by meeting all pairs twice, a part of the keys or of the queries at a time; of many a head is a
+/// task. The sums are the same, in the same order.
+#[test]
+fn few_long_heads_have_the_gradients_of_many_to_the_bit() {
+    few_as_many::<bf16>();
+    few_as_many::<f16>();
+}
+
+fn few_as_many<E: Element<Sum = f32>>() {
+    let one = |shape, salt| random(shape, salt).mapv(|x| E::from_f64(f64::from(x)));
+    let four = |array: &Array4<E>| {
+        let (_, heads, length, width) = array.dim();
+        let four = array.broadcast((4, heads, length, width));
+        four.expect("a row for each").to_owned()
+    };
+    let (q, k) = (one((1, 2, 700, 20), 1), one((1, 1, 1100, 20), 2));
+    let (v, d_out) = (one((1, 1, 1100, 12), 3), one((1, 2, 700, 12), 4));
+    let options = [
+        Attention::new(),
+        Attention::new()
+            .causal(Causal::BottomRight)
+            .window(Some(300), None)
+            .softcap(2.0),
+        Attention::new().causal(Causal::TopLeft).sinks(&[0.5, -0.5]),
+    ];
+    for (attention, isa) in options.iter().flat_map(|attention| {
+        Isa::available()
+            .into_iter()
+            .map(move |isa| (attention, isa))
+    }) {
+        let attention = attention.clone().isa(isa);
+        let gradients = |[q, k, v, d_out]: [&Array4<E>; 4]| {
+            let (q, k, v) = (q.view(), k.view(), v.view());
+            let forward = attention
+                .forward(q.view(), k.view(), v.view())
+                .expect("a good call");
+            let (out, lse) = (forward.out.view(), forward.log_sum_exp.view());
+            attention
+                .backward(q, k, v, out, lse, d_out.view())
+                .expect("a good call")
+        };
+        let few = gradients([&q, &k, &v, &d_out]);
+        let many = gradients([&four(&q), &four(&k), &four(&v), &four(&d_out)]);
+        for (name, few, many) in [
+            ("dq", &few.q, &many.q),
+            ("dk", &few.k, &many.k),
+            ("dv", &few.v, &many.v),
+        ] {
+            for row in many.outer_iter() {
+                assert!(row == few.index_axis(ndarray::Axis(0), 0), "{isa} {name}");
+            }
+        }
+    }
+}

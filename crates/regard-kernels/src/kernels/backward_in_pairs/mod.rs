@@ -6,23 +6,17 @@
 mod panel;
 mod queries;
 
-use std::ops::Range;
-
 use panel::{Pairs, Panel, Sums};
 use queries::QueryBlock;
 
 use super::arithmetic::{Arithmetic, Left, PAIRED, multiply, rows_room, turned_room};
-use super::backward::Known;
+use super::backward::Part;
 use super::scores::Block;
-use super::tiles::{
-    RowsMut, blocks, from, from_mut, lines, outer, split, take, transpose, with_room,
-};
+use super::tiles::{blocks, from, from_mut, lines, take, transpose};
 use super::words;
 use crate::mask::Tile;
 use crate::problem::Problem;
-use crate::results::GradientsMut;
-use crate::simd::{self, Kernel, Simd, Unit};
-use crate::{Element, Isa};
+use crate::simd::{Kernel, Simd, Unit};
 
 /// Queries of a block: with them a sum of `dk` or `dv` is loaded and stored once for 256 steps. With 128, 8 heads of 2,048
 /// keys took 55 ms instead of 47.
@@ -33,92 +27,10 @@ const MOST_KEYS: usize = KEYS + PAIRED;
 /// Queries whose pairs exist in f32 at a time: with their gradients 16 KiB.
 const PANEL: usize = PAIRED;
 
-/// Numbers that the sums of a head's `dk` and `dv` may take on a thread: 4 MiB.
-const SUMS: usize = 1 << 20;
-/// With as many heads as this, or so few keys, a head is a task; see [`backward`](super::backward).
-const HEADS_ENOUGH: usize = 8;
-const FEW_KEYS: usize = 512;
-
-/// Whether each thread has room for the sums of a whole head, so that results of other numbers need no f32 beside them.
-pub(super) fn holds_a_head(problem: &Problem<'_>) -> bool {
-    let (batch, _, _, head_dim) = problem.q.dim();
-    let (_, kv_heads, keys, value_dim) = problem.v.dim();
-    let enough = batch * kv_heads >= HEADS_ENOUGH || keys <= FEW_KEYS;
-    enough && keys * (head_dim + value_dim) <= SUMS
-}
-
-/// Fills `into` with the gradients of `q`, `k` and `v`, a head of keys and values a task.
-pub(super) fn backward<'p, E: Element<Sum = f32>>(
-    isa: Isa,
-    problem: &Problem<'p>,
-    known: &Known<'p, f32>,
-    into: GradientsMut<'_, E>,
-) {
-    let (batch, heads, queries, head_dim) = problem.q.dim();
-    let (_, _, keys, value_dim) = problem.v.dim();
-    let group = problem.group().max(1);
-    let mut tasks = Vec::new();
-    let of_batch = outer(into.q).zip(outer(into.k)).zip(outer(into.v));
-    for (b, ((dq, dk), dv)) in of_batch.enumerate() {
-        let of_head = split(dq, group).into_iter().zip(outer(dk)).zip(outer(dv));
-        for (kv_head, ((dq, dk), dv)) in of_head.enumerate() {
-            let dq: Vec<_> = outer(dq).map(E::rows_mut).collect();
-            tasks.push((b, kv_head, dq, E::rows_mut(dk), E::rows_mut(dv)));
-        }
-    }
-    let sums = keys * (head_dim + value_dim);
-    let operations = 4 * batch * heads * queries * keys * (head_dim + value_dim);
-    super::for_each(tasks, operations, |(batch, kv_head, dq, dk, dv)| {
-        with_room(lines(sums) + room(problem), |all| {
-            let (sums, room) = all.split_at_mut(lines(sums));
-            let (dk_sums, dv_sums) =
-                sums[..keys * (head_dim + value_dim)].split_at_mut(keys * head_dim);
-            let unit = Unit::of(isa);
-            let head = KeyHead {
-                problem,
-                known,
-                batch,
-                kv_head,
-                keys: 0..keys,
-                queries: 0..queries,
-                begin: true,
-                dk: dk_sums,
-                dv: dv_sums,
-            };
-            let kernel = InPairs {
-                unit: &unit,
-                head,
-                dq,
-                finished: Some((dk, dv)),
-                room,
-            };
-            simd::run_pairs(isa, kernel);
-        });
-    });
-}
-
-/// Some keys of one head, and the queries that read them.
-pub(super) struct KeyHead<'a, 'p> {
-    pub(super) problem: &'a Problem<'p>,
-    pub(super) known: &'a Known<'p, f32>,
-    pub(super) batch: usize,
-    pub(super) kv_head: usize,
-    pub(super) keys: Range<usize>,
-    pub(super) queries: Range<usize>,
-    /// Whether `dk` and `dv` begin at 0; they are added to otherwise.
-    pub(super) begin: bool,
-    pub(super) dk: &'a mut [f32],
-    pub(super) dv: &'a mut [f32],
-}
-
 /// In room for [`room`] numbers.
 pub(super) struct InPairs<'r, 'a, 'o, 'p> {
     pub(super) unit: &'r Unit,
-    pub(super) head: KeyHead<'a, 'p>,
-    /// Of each head of queries; none if there are no queries.
-    pub(super) dq: Vec<RowsMut<'o>>,
-    /// Where the sums of `dk` and `dv` go in the end, if they do not stay where they are.
-    pub(super) finished: Option<(RowsMut<'o>, RowsMut<'o>)>,
+    pub(super) part: Part<'a, 'o, 'p>,
     pub(super) room: &'r mut [f32],
 }
 
@@ -160,12 +72,10 @@ impl Kernel for InPairs<'_, '_, '_, '_> {
     fn call<S: Simd>(self, simd: S) {
         let InPairs {
             unit,
-            mut head,
-            dq,
-            finished,
+            mut part,
             mut room,
         } = self;
-        let problem = head.problem;
+        let problem = part.problem;
         let (head_dim, value_dim) = (problem.q.dim().3, problem.v.dim().3);
         let (group, q_width) = (problem.group(), lines(head_dim));
         let [
@@ -182,23 +92,23 @@ impl Kernel for InPairs<'_, '_, '_, '_> {
             rest @ ..,
         ] = sizes(problem).map(|size| take(&mut room, size));
         let mut room = Room::of(rest);
-        if head.begin {
-            head.dk.fill(0.0);
-            head.dv.fill(0.0);
+        let mut dq = std::mem::take(&mut part.dq);
+        if let Some(sums) = &mut part.of_keys {
+            sums.start();
         }
-        for (h, mut dq) in dq.into_iter().enumerate() {
-            for queries in blocks(head.queries.clone(), QUERIES) {
-                let first = queries.start - head.queries.start;
-                let width = queries.len().next_multiple_of(PANEL);
+        for h in 0..group {
+            let mut dq = dq.get_mut(h);
+            for queries in blocks(part.queries.clone(), QUERIES) {
+                let (first, count) = (queries.start - part.queries.start, queries.len());
+                let width = count.next_multiple_of(PANEL);
                 let dq_t = &mut dq_t[..q_width * width];
                 dq_t.fill(0.0);
-                let seen = problem.visibility.part(head.batch, &queries, &head.keys);
-                let count = queries.len();
+                let seen = problem.visibility.part(part.batch, &queries, &part.keys);
                 if !seen.is_empty() {
                     let block = QueryBlock::pack(
                         simd,
-                        &head,
-                        (head.kv_head * group + h, queries),
+                        &part,
+                        (part.kv_head * group + h, queries),
                         [
                             &mut *q,
                             &mut *q_t,
@@ -209,8 +119,10 @@ impl Kernel for InPairs<'_, '_, '_, '_> {
                         ],
                         [&mut *rows, &mut *d_rows, &mut *spare],
                     );
-                    head.meet(simd, unit, &block, dq_t, &mut room);
+                    let dq_t = dq.is_some().then_some(&mut *dq_t);
+                    meet(simd, unit, &mut part, &block, dq_t, &mut room);
                 }
+                let Some(dq) = &mut dq else { continue };
                 for lane in (0..width).step_by(PANEL) {
                     let of = from(dq_t, lane * q_width);
                     let into = from_mut(d_rows, lane * q_width);
@@ -221,11 +133,8 @@ impl Kernel for InPairs<'_, '_, '_, '_> {
                 }
             }
         }
-        if let Some((mut dk, mut dv)) = finished {
-            for j in 0..head.keys.len() {
-                dk.write(j, &head.dk[j * head_dim..][..head_dim], 1.0);
-                dv.write(j, &head.dv[j * value_dim..][..value_dim], 1.0);
-            }
+        if let Some(sums) = part.of_keys {
+            sums.finish(part.keys.len(), (head_dim, value_dim));
         }
     }
 }
@@ -267,124 +176,130 @@ impl<'r> Room<'r> {
     }
 }
 
-impl KeyHead<'_, '_> {
-    /// A block of queries meets the keys.
-    #[inline(always)]
-    fn meet<S: Simd>(
-        &mut self,
-        simd: S,
-        unit: &Unit,
-        block: &QueryBlock<'_>,
-        dq_t: &mut [f32],
-        room: &mut Room<'_>,
-    ) {
-        let arithmetic = Arithmetic::Pairs(unit);
-        let problem = self.problem;
-        let (head_dim, value_dim) = (problem.q.dim().3, problem.v.dim().3);
-        let (q_width, out_width) = (lines(head_dim), lines(value_dim));
-        let k = problem.k.head(self.batch, self.kv_head);
-        let v = problem.v.head(self.batch, self.kv_head);
-        let own = self.keys.clone();
-        let seen = problem.visibility.ranges(self.batch, &block.queries);
-        let seen = seen.into_iter().map(|seen| {
-            let start = seen.start.max(own.start);
-            start..seen.end.min(own.end).max(start)
-        });
-        for keys in seen.flat_map(|seen| arithmetic.blocks(seen, KEYS)) {
-            let k_t = arithmetic.turned(simd, &k, keys.clone(), room.k_t);
-            let v = arithmetic.rows(simd, &v, keys.clone(), room.v);
-            let k = arithmetic.rows(simd, &k, keys.clone(), room.k);
-            let finite = block.finite
-                && k_t.is_finite(arithmetic, head_dim, keys.len())
-                && v.is_finite(arithmetic, keys.len(), value_dim);
-            let skipped = keys.start - own.start;
-            let dk = &mut self.dk[skipped * head_dim..][..keys.len() * head_dim];
-            let dv = &mut self.dv[skipped * value_dim..][..keys.len() * value_dim];
-            let mut any = false;
-            for lane in (0..block.queries.len()).step_by(PANEL) {
-                let first = block.queries.start + lane;
-                let queries = first..block.queries.end.min(first + PANEL);
-                let seen = problem.visibility.part(self.batch, &queries, &keys);
-                let seen = arithmetic.whole_steps(seen, &keys);
-                let skipped = seen.start.max(keys.start) - keys.start;
-                let mut tile = Tile::Empty;
-                if !seen.is_empty() {
-                    tile = simd.run(Panel {
-                        unit,
-                        queries: block,
-                        problem,
-                        block: Block {
-                            batch: self.batch,
-                            head: block.head,
-                            queries: queries.clone(),
-                            keys: seen.clone(),
-                        },
-                        k: k.rows_from(skipped),
-                        v: v.rows_from(skipped),
-                        lane,
-                        skipped,
-                        pairs: &mut room.pairs,
-                        finite,
-                    });
-                }
-                let filled = match tile {
-                    Tile::Empty => 0..0,
-                    _ => skipped..skipped + seen.len(),
-                };
-                room.pairs.clear_all_but(filled, lane, keys.len());
-                if tile == Tile::Empty {
-                    continue;
-                }
-                any = true;
-                let dq_t = from_mut(dq_t, lane * q_width);
-                if !finite {
-                    let k = k.rows_from(skipped);
-                    let sums = Sums { dk, dv, dq_t };
-                    room.pairs.add_visible(
-                        problem,
-                        block,
-                        (queries, seen),
-                        skipped,
-                        (arithmetic, k),
-                        sums,
-                    );
-                    continue;
-                }
-                // dq_i += scale · Σ_j ds_ij k_j
-                multiply(
-                    simd,
-                    arithmetic,
-                    [head_dim, PANEL, seen.len()],
-                    k_t.steps_from(arithmetic, skipped),
-                    (&*room.pairs.below, PANEL),
-                    (dq_t, PANEL),
-                    true,
-                );
+/// A block of queries meets the keys.
+#[inline(always)]
+fn meet<S: Simd>(
+    simd: S,
+    unit: &Unit,
+    part: &mut Part<'_, '_, '_>,
+    block: &QueryBlock<'_>,
+    mut dq_t: Option<&mut [f32]>,
+    room: &mut Room<'_>,
+) {
+    let arithmetic = Arithmetic::Pairs(unit);
+    let problem = part.problem;
+    let (head_dim, value_dim) = (problem.q.dim().3, problem.v.dim().3);
+    let (q_width, out_width) = (lines(head_dim), lines(value_dim));
+    let k = problem.k.head(part.batch, part.kv_head);
+    let v = problem.v.head(part.batch, part.kv_head);
+    let own = part.keys.clone();
+    let seen = problem.visibility.ranges(part.batch, &block.queries);
+    let seen = seen.into_iter().map(|seen| {
+        let start = seen.start.max(own.start);
+        start..seen.end.min(own.end).max(start)
+    });
+    for keys in seen.flat_map(|seen| arithmetic.blocks(seen, KEYS)) {
+        let k_t = arithmetic.turned(simd, &k, keys.clone(), room.k_t);
+        let v = arithmetic.rows(simd, &v, keys.clone(), room.v);
+        let k = arithmetic.rows(simd, &k, keys.clone(), room.k);
+        let finite = block.finite
+            && k_t.is_finite(arithmetic, head_dim, keys.len())
+            && v.is_finite(arithmetic, keys.len(), value_dim);
+        let mut sums = part
+            .of_keys
+            .as_mut()
+            .map(|sums| sums.rows(keys.start - own.start, keys.len(), (head_dim, value_dim)));
+        let mut any = false;
+        for lane in (0..block.queries.len()).step_by(PANEL) {
+            let first = block.queries.start + lane;
+            let queries = first..block.queries.end.min(first + PANEL);
+            let seen = problem.visibility.part(part.batch, &queries, &keys);
+            let seen = arithmetic.whole_steps(seen, &keys);
+            let skipped = seen.start.max(keys.start) - keys.start;
+            let mut tile = Tile::Empty;
+            if !seen.is_empty() {
+                tile = simd.run(Panel {
+                    unit,
+                    queries: block,
+                    problem,
+                    block: Block {
+                        batch: part.batch,
+                        head: block.head,
+                        queries: queries.clone(),
+                        keys: seen.clone(),
+                    },
+                    k: k.rows_from(skipped),
+                    v: v.rows_from(skipped),
+                    lane,
+                    skipped,
+                    pairs: &mut room.pairs,
+                    finite,
+                });
             }
-            if !any || !finite {
+            let filled = match tile {
+                Tile::Empty => 0..0,
+                _ => skipped..skipped + seen.len(),
+            };
+            room.pairs.clear_all_but(filled, lane, keys.len());
+            if tile == Tile::Empty {
                 continue;
             }
-            // dv_j += Σ_i w_ij r_ij do_i        dk_j += scale · Σ_i ds_ij q_i
-            let depth = block.queries.len();
-            let row = QUERIES / 2;
+            any = true;
+            let mut dq_t = dq_t
+                .as_deref_mut()
+                .map(|dq_t| from_mut(dq_t, lane * q_width));
+            if !finite {
+                let k = k.rows_from(skipped);
+                let (dk, dv) = match &mut sums {
+                    Some((dk, dv)) => (Some(&mut **dk), Some(&mut **dv)),
+                    None => (None, None),
+                };
+                let sums = Sums { dk, dv, dq_t };
+                room.pairs.add_visible(
+                    problem,
+                    block,
+                    (queries, seen),
+                    skipped,
+                    (arithmetic, k),
+                    sums,
+                );
+                continue;
+            }
+            // dq_i += scale · Σ_j ds_ij k_j
+            let Some(dq_t) = &mut dq_t else { continue };
             multiply(
                 simd,
                 arithmetic,
-                [keys.len(), value_dim, depth],
-                Left::rows(room.pairs.of_weights, row),
-                (block.d_out, out_width),
-                (dv, value_dim),
-                true,
-            );
-            multiply(
-                simd,
-                arithmetic,
-                [keys.len(), head_dim, depth],
-                Left::rows(room.pairs.of_gradients, row),
-                (block.q, q_width),
-                (dk, head_dim),
+                [head_dim, PANEL, seen.len()],
+                k_t.steps_from(arithmetic, skipped),
+                (&*room.pairs.below, PANEL),
+                (dq_t, PANEL),
                 true,
             );
         }
+        let Some((dk, dv)) = sums.filter(|_| any && finite) else {
+            continue;
+        };
+        // dv_j += Σ_i w_ij r_ij do_i        dk_j += scale · Σ_i ds_ij q_i
+        let depth = block.queries.len();
+        let row = QUERIES / 2;
+        multiply(
+            simd,
+            arithmetic,
+            [keys.len(), value_dim, depth],
+            Left::rows(room.pairs.of_weights, row),
+            (block.d_out, out_width),
+            (dv, value_dim),
+            true,
+        );
+        multiply(
+            simd,
+            arithmetic,
+            [keys.len(), head_dim, depth],
+            Left::rows(room.pairs.of_gradients, row),
+            (block.q, q_width),
+            (dk, head_dim),
+            true,
+        );
     }
 }

@@ -28,12 +28,12 @@ pub(super) struct Pairs<'r> {
     pub(super) below: &'r mut [f32],
 }
 
-/// What a pair adds to.
+/// What a pair adds to, of what is asked for.
 pub(super) struct Sums<'a> {
-    pub(super) dk: &'a mut [f32],
-    pub(super) dv: &'a mut [f32],
+    pub(super) dk: Option<&'a mut [f32]>,
+    pub(super) dv: Option<&'a mut [f32]>,
     /// `[head_dim, PANEL]`.
-    pub(super) dq_t: &'a mut [f32],
+    pub(super) dq_t: Option<&'a mut [f32]>,
 }
 
 impl Pairs<'_> {
@@ -55,7 +55,11 @@ impl Pairs<'_> {
         (queries, keys): (Range<usize>, Range<usize>),
         skipped: usize,
         (arithmetic, k): (Arithmetic<'_>, Left<'_>),
-        Sums { dk, dv, dq_t }: Sums<'_>,
+        Sums {
+            mut dk,
+            mut dv,
+            mut dq_t,
+        }: Sums<'_>,
     ) {
         let (head_dim, value_dim) = (problem.q.dim().3, problem.v.dim().3);
         for (j, key) in keys.enumerate() {
@@ -69,18 +73,22 @@ impl Pairs<'_> {
                 let word = |words: &[f32], width: usize, c: usize| {
                     words::half(words[at / 2 * lines(width) + c], at % 2)
                 };
-                for (c, dv) in dv[(skipped + j) * value_dim..][..value_dim]
-                    .iter_mut()
-                    .enumerate()
-                {
-                    *dv += weight * word(block.d_out, value_dim, c);
+                if let Some(dv) = &mut dv {
+                    let row = &mut dv[(skipped + j) * value_dim..][..value_dim];
+                    for (c, dv) in row.iter_mut().enumerate() {
+                        *dv += weight * word(block.d_out, value_dim, c);
+                    }
                 }
-                for (c, dk) in dk[(skipped + j) * head_dim..][..head_dim]
-                    .iter_mut()
-                    .enumerate()
-                {
-                    *dk += gradient * word(block.q, head_dim, c);
-                    dq_t[c * PANEL + i] += gradient * k.at(arithmetic, j, c);
+                if let Some(dk) = &mut dk {
+                    let row = &mut dk[(skipped + j) * head_dim..][..head_dim];
+                    for (c, dk) in row.iter_mut().enumerate() {
+                        *dk += gradient * word(block.q, head_dim, c);
+                    }
+                }
+                if let Some(dq_t) = &mut dq_t {
+                    for c in 0..head_dim {
+                        dq_t[c * PANEL + i] += gradient * k.at(arithmetic, j, c);
+                    }
                 }
             }
         }

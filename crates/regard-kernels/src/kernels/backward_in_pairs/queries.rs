@@ -5,7 +5,8 @@ use std::ops::Range;
 
 use ndarray::s;
 
-use super::{KeyHead, PANEL};
+use super::PANEL;
+use crate::kernels::backward::Part;
 use crate::kernels::tiles::{dot, from, from_mut, lines, transpose};
 use crate::kernels::words;
 use crate::numbers::Head;
@@ -33,7 +34,7 @@ impl<'r> QueryBlock<'r> {
     #[inline(always)]
     pub(super) fn pack<S: Simd>(
         simd: S,
-        of: &KeyHead<'_, '_>,
+        of: &Part<'_, '_, '_>,
         (head, queries): (usize, Range<usize>),
         [q, q_t, d_out, d_out_t, minus_lse, minus_mean]: [&'r mut [f32]; 6],
         [rows, d_rows, spare]: [&mut [f32]; 3],
