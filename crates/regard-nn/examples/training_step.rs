@@ -15,6 +15,7 @@
 
 use std::error::Error;
 use std::io::BufRead;
+use std::ops::Range;
 use std::path::Path;
 use std::time::Instant;
 
@@ -38,6 +39,8 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 const VOCABULARY: usize = 8_000;
 const CLASSES: usize = 10;
 const RATE: f64 = 1e-4;
+/// Rows that a thread answers at a time, as the tasks share out what they are asked.
+const PART: usize = 16;
 
 fn main() -> Result<(), Box<dyn Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -95,7 +98,7 @@ fn serve_case(case: &str, file: &Path) -> Result<(), Box<dyn Error>> {
 fn serve<M: Module + Sync, I: Sync>(
     model: M,
     file: &Path,
-    (rows, input): (usize, impl Fn(usize, &Device) -> I),
+    (rows, input): (usize, impl Fn(Range<usize>, &Device) -> I),
     loss: impl Fn(&M, &I) -> Tensor<1>,
     answer: impl Fn(&M, &I) -> f32 + Sync,
 ) -> Result<(), Box<dyn Error>> {
@@ -105,7 +108,7 @@ fn serve<M: Module + Sync, I: Sync>(
         clip_norm: Some(1.0),
         ..AdamWConfig::default()
     });
-    let learned_from = input(rows, &Device::flex().autodiff());
+    let learned_from = input(0..rows, &Device::flex().autodiff());
     println!("ready");
     for line in std::io::stdin().lock().lines() {
         let line = line?;
@@ -128,9 +131,15 @@ fn serve<M: Module + Sync, I: Sync>(
                 println!("{forward} {backward} {optimizer} {value}");
             }
             Some(("answer", rows)) => {
-                let (model, input) = (model.valid(), input(rows.parse()?, &Device::flex()));
+                let (model, rows) = (model.valid(), rows.parse::<usize>()?);
+                let parts = (0..rows).step_by(PART);
+                let parts = parts.map(|first| first..rows.min(first + PART));
+                let of_device = |rows: Range<usize>| (rows.len(), input(rows, &Device::flex()));
+                let parts: Vec<(usize, I)> = parts.map(of_device).collect();
                 let started = Instant::now();
-                let square = threads::within(|| answer(&model, &input));
+                let square = |(rows, input): &(usize, I)| *rows as f32 * answer(&model, input);
+                let squares = threads::side_by_side(&parts, square);
+                let square = squares.iter().sum::<f32>() / rows as f32;
                 println!("{} {square}", started.elapsed().as_secs_f64());
             }
             _ => return Err(format!("cannot answer `{line}`").into()),
@@ -202,13 +211,13 @@ fn classifier() -> TextClassifierConfig {
     }
 }
 
-fn texts(rows: usize, device: &Device) -> TextBatch {
-    let ids = (0..rows * 128).map(|at| mixed(at, VOCABULARY) as i32);
-    let ids = TensorData::new::<i32, _>(ids.collect(), [rows * 128]);
+fn texts(rows: Range<usize>, device: &Device) -> TextBatch {
+    let ids = (rows.start * 128..rows.end * 128).map(|at| mixed(at, VOCABULARY) as i32);
+    let ids = TensorData::new::<i32, _>(ids.collect(), [rows.len() * 128]);
     TextBatch {
         tokens: Tensor::<1, Int>::from_data(ids, device),
         bigrams: None,
-        texts: Sequences::equal(rows, 128),
+        texts: Sequences::equal(rows.len(), 128),
     }
 }
 
@@ -230,10 +239,10 @@ fn translator() -> SequenceToSequenceConfig {
 }
 
 /// Sources of 64 tokens and targets of 63 and their end: with 64 of each 4,096 positions a side.
-fn sentences(rows: usize) -> (Vec<Vec<u32>>, Vec<Vec<u32>>) {
-    let ids = |start: usize, rows: usize, length: usize| -> Vec<Vec<u32>> {
+fn sentences(rows: Range<usize>) -> (Vec<Vec<u32>>, Vec<Vec<u32>>) {
+    let ids = |start: usize, length: usize| -> Vec<Vec<u32>> {
         let id = |at: usize| mixed(at, VOCABULARY - 1) as u32;
-        (0..rows)
+        rows.clone()
             .map(|row| {
                 (0..length)
                     .map(|at| id(start + row * length + at))
@@ -241,7 +250,7 @@ fn sentences(rows: usize) -> (Vec<Vec<u32>>, Vec<Vec<u32>>) {
             })
             .collect()
     };
-    (ids(0, rows, 64), ids(1 << 20, rows, 63))
+    (ids(0, 64), ids(1 << 20, 63))
 }
 
 fn slices(texts: &[Vec<u32>]) -> Vec<&[u32]> {
@@ -268,10 +277,14 @@ fn vision(case: &str) -> VisionTransformerConfig {
     }
 }
 
-fn pictures(rows: usize, [height, width, channels]: [usize; 3], device: &Device) -> Tensor<4> {
-    let count = rows * height * width * channels;
+fn pictures(
+    rows: Range<usize>,
+    [height, width, channels]: [usize; 3],
+    device: &Device,
+) -> Tensor<4> {
+    let count = height * width * channels;
     let pixel = |at: usize| mixed(at, 1 << 16) as f32 / 32_768.0 - 1.0;
-    let pixels: Vec<f32> = (0..count).map(pixel).collect();
-    let shape = [rows, height, width, channels];
+    let pixels: Vec<f32> = (rows.start * count..rows.end * count).map(pixel).collect();
+    let shape = [rows.len(), height, width, channels];
     Tensor::from_data(TensorData::new(pixels, shape), device)
 }

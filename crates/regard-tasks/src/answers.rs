@@ -1,5 +1,7 @@
 //! What every task answers with: labels with their probabilities, and what a model is made of.
 
+use burn::tensor::Tensor;
+use burn::tensor::activation::log_softmax;
 use serde::{Deserialize, Serialize};
 
 /// A label and how probable the model holds it.
@@ -22,6 +24,14 @@ impl LabelProbability {
         ranked.sort_by(|a, b| b.probability.total_cmp(&a.probability));
         ranked
     }
+}
+
+/// Softmax of each row of logits.
+pub(crate) fn probabilities(logits: Tensor<2>) -> Vec<Vec<f32>> {
+    let classes = logits.dims()[1];
+    let probabilities = log_softmax(logits, 1).exp().into_data();
+    let values: Vec<f32> = probabilities.iter::<f32>().collect();
+    values.chunks(classes).map(<[f32]>::to_vec).collect()
 }
 
 /// One part of a model.

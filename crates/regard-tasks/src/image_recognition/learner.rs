@@ -10,9 +10,9 @@ use super::augment::plain;
 use super::config::Pixels;
 use super::gallery::Part;
 use super::plan::Plan;
-use crate::Result;
 use crate::metrics::{self, best};
 use crate::trainer::{Learner, Validation};
+use crate::{Result, answers};
 
 /// What one run learns from, and how.
 pub(super) struct PictureLearner<'a> {
@@ -112,6 +112,8 @@ impl PictureLearner<'_> {
 
 /// Pictures that are answered together: enough to fill the matrix products.
 const TOGETHER: usize = 128;
+/// Of these, what one thread answers at a time.
+const PART: usize = 16;
 
 /// Every picture's probability of every class.
 ///
@@ -134,15 +136,12 @@ pub(super) fn probabilities(
         }
         let read = part.read(rows)?;
         let pictures: Vec<&[u8]> = read.iter().map(AsRef::as_ref).collect();
-        let pictures = plain(&pictures, part.shape, &map, device);
-        let logits = threads::within(|| model.forward(pictures, &mut Noise::off()));
-        let classes = logits.dims()[1];
-        let values: Vec<f32> = log_softmax(logits, 1)
-            .exp()
-            .into_data()
-            .iter::<f32>()
-            .collect();
-        answers.extend(values.chunks(classes).map(<[f32]>::to_vec));
+        let parts: Vec<&[&[u8]]> = pictures.chunks(PART).collect();
+        let answered = threads::side_by_side(&parts, |pictures| {
+            let pictures = plain(pictures, part.shape, &map, device);
+            answers::probabilities(model.forward(pictures, &mut Noise::off()))
+        });
+        answers.extend(answered.into_iter().flatten());
     }
     Ok(answers)
 }

@@ -1,7 +1,5 @@
 //! The writer as the trainer sees it: batches by tokens on both sides, loss, validation by what it writes.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
-
 use burn::tensor::Tensor;
 use regard_kernels::threads;
 use regard_nn::Noise;
@@ -234,12 +232,15 @@ pub(super) fn hypotheses(
         batches.push(batch);
         rest = others;
     }
-    let write = |rows: &[usize]| {
+    let write = |rows: &&[usize]| {
         let batch: Vec<&[u32]> = rows.iter().map(|row| sources[*row].as_slice()).collect();
         generate(model, &batch, options)
     };
     let mut answers = vec![Vec::new(); sources.len()];
-    for (rows, written) in batches.iter().zip(side_by_side(&batches, write)) {
+    // The longest texts come first. A step of writing has products that are too small to share: with two threads on each, 1.1 of
+    // two cores were busy.
+    let written = threads::side_by_side(&batches, write);
+    for (rows, written) in batches.iter().zip(written) {
         for (row, written) in rows.iter().zip(written) {
             answers[*row] = written;
         }
@@ -247,49 +248,10 @@ pub(super) fn hypotheses(
     answers
 }
 
-/// The work for each batch, in their order: every thread of the pool takes one after the other, because the products of a step of
-/// writing are too small to share; with two threads on each, 1.1 of two cores were busy. A single batch has all threads.
-fn side_by_side<T: Send>(batches: &[&[usize]], work: impl Fn(&[usize]) -> T + Sync) -> Vec<T> {
-    if batches.len() < 2 {
-        let all = || batches.iter().map(|batch| work(batch)).collect();
-        return threads::within(all);
-    }
-    // The longest texts come first, so whoever is done takes the next.
-    let next = AtomicUsize::new(0);
-    let take = || next.fetch_add(1, Ordering::Relaxed);
-    let turns = rayon::broadcast(|_| {
-        let mine = std::iter::repeat_with(take).take_while(|at| *at < batches.len());
-        mine.map(|at| (at, work(batches[at]))).collect::<Vec<_>>()
-    });
-    let mut done: Vec<(usize, T)> = turns.into_iter().flatten().collect();
-    done.sort_by_key(|(at, _)| *at);
-    done.into_iter().map(|(_, answer)| answer).collect()
-}
-
 fn shortened(text: &str) -> String {
     const SHOWN: usize = 70;
     match text.char_indices().nth(SHOWN) {
         Some((at, _)) => format!("{}…", &text[..at]),
         None => text.to_owned(),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::side_by_side;
-
-    #[test]
-    fn the_work_of_batches_comes_back_in_their_order() {
-        let rows: Vec<usize> = (0..97).collect();
-        for size in [1, 3, 97] {
-            let batches: Vec<&[usize]> = rows.chunks(size).collect();
-            // The first batches take longest, so that later ones end before them.
-            let done = side_by_side(&batches, |batch| {
-                let late = 97 - batch[0] as u64;
-                std::thread::sleep(std::time::Duration::from_micros(20 * late));
-                batch.to_vec()
-            });
-            assert_eq!(done, batches);
-        }
     }
 }

@@ -8,9 +8,9 @@ use regard_nn::models::text_classifier::TextClassifier;
 
 use super::data::Examples;
 use super::plan::Plan;
-use crate::Result;
 use crate::metrics::{self, best};
 use crate::trainer::{Learner, Validation, batches};
+use crate::{Result, answers};
 
 /// What one run learns from, and how.
 pub(super) struct TextLearner<'a> {
@@ -134,8 +134,8 @@ impl TextLearner<'_> {
 const DATA_ORDER: u64 = 1 << 40;
 
 /// Texts that are answered together: enough to fill the matrix products, little enough to stay in the cache.
-const ANSWER_ROWS: usize = 32;
-const ANSWER_TOKENS: usize = 8192;
+const ANSWER_ROWS: usize = 16;
+const ANSWER_TOKENS: usize = 2048;
 
 /// Softmax of the logits of every example, in their order.
 pub(super) fn probabilities(
@@ -146,18 +146,13 @@ pub(super) fn probabilities(
     let lengths: Vec<usize> = examples.tokens.iter().map(Vec::len).collect();
     let order: Vec<usize> = (0..examples.len()).collect();
     let mut answers = vec![Vec::new(); examples.len()];
-    for rows in batches(&lengths, &order, ANSWER_ROWS, ANSWER_TOKENS) {
-        let batch = examples.batch(&rows, device);
-        let logits = threads::within(|| model.forward(&batch, &mut Noise::off()));
-        let classes = logits.dims()[1];
-        let values: Vec<f32> = log_softmax(logits, 1)
-            .exp()
-            .into_data()
-            .iter::<f32>()
-            .collect();
-        for (row, values) in rows.iter().zip(values.chunks(classes)) {
-            answers[*row] = values.to_vec();
-        }
+    let batches = batches(&lengths, &order, ANSWER_ROWS, ANSWER_TOKENS);
+    let answered = threads::side_by_side(&batches, |rows| {
+        let batch = examples.batch(rows, device);
+        answers::probabilities(model.forward(&batch, &mut Noise::off()))
+    });
+    for (row, answer) in batches.iter().flatten().zip(answered.into_iter().flatten()) {
+        answers[*row] = answer;
     }
     answers
 }
