@@ -254,6 +254,19 @@ def write_model(kind):
     write(kind, P, inputs, model(P, kind, tokens, bigrams, lengths), extra)
 
 
+def write_mixed():
+    """Both kinds of layers as autocast computes them: matrix products of bf16, everything else in f32."""
+    P, x = parameters(encoder_layer_shapes("", 12, 3, 20)), packed(LENGTHS)
+    with torch.autocast("cpu", torch.bfloat16):
+        out = each(lambda x: encoder_layer(P, "", x, 3), [LENGTHS], x)
+    write("encoder_layer_bf16", P, {"x": x, "lengths": counts(LENGTHS)}, out)
+    P, x, source = parameters(decoder_layer_shapes(12, 3, 20)), packed(LENGTHS), packed(SOURCES)
+    with torch.autocast("cpu", torch.bfloat16):
+        out = each(lambda x, source: decoder_layer(P, x, source, 3), [LENGTHS, SOURCES], x, source)
+    inputs = {"x": x, "source": source, "lengths": counts(LENGTHS), "source_lengths": counts(SOURCES)}
+    write("decoder_layer_bf16", P, inputs, out)
+
+
 if __name__ == "__main__":
     torch.manual_seed(20261123)
     torch.set_num_threads(1)
@@ -271,3 +284,4 @@ if __name__ == "__main__":
     write_cross_entropy()
     for kind in ["mean", "pooling", "transformer"]:
         write_model(kind)
+    write_mixed()
