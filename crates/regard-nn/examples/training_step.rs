@@ -39,7 +39,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 const VOCABULARY: usize = 8_000;
 const CLASSES: usize = 10;
 const RATE: f64 = 1e-4;
-/// Rows that a thread answers at a time, as the tasks share out what they are asked.
+/// Rows that a thread answers at a time, as the tasks that classify share out what they are asked.
 const PART: usize = 16;
 
 fn main() -> Result<(), Box<dyn Error>> {

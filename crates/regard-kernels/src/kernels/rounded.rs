@@ -16,8 +16,8 @@ use crate::{Element, Isa};
 
 /// Numbers of a thread's room: 4 MiB, less a line to begin at.
 const ROOM: usize = (1 << 20) - 16;
-/// With as many heads as this, or so few keys, a head is a task. It is half of what the pass over sums asks for, because this one
-/// meets all pairs twice to have more tasks.
+/// With as many heads as this, or so few keys, a head is a task. The pass over sums asks for more heads: it pays for more tasks
+/// with an addition, this one by meeting all pairs twice (2 heads of 2,048 with AVX2: 46 ms instead of 34 on two threads).
 const HEADS_ENOUGH: usize = 4;
 const FEW_KEYS: usize = PART;
 
@@ -36,7 +36,7 @@ pub(super) fn backward<'p, E: Element<Sum = f32>>(
     let many = batch * kv_heads >= HEADS_ENOUGH;
     let turns = match keys <= held && (many || keys <= FEW_KEYS) {
         true => Turns::One,
-        false => Turns::Two(part_of(if many { held } else { keys }).min(held / PART * PART)),
+        false => Turns::Two(part_of(keys).min(held / PART * PART)),
     };
     let products = match turns {
         Turns::One => 5,

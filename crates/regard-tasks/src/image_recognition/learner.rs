@@ -112,7 +112,7 @@ impl PictureLearner<'_> {
 
 /// Pictures that are answered together: enough to fill the matrix products.
 const TOGETHER: usize = 128;
-/// Of these, what one thread answers at a time.
+/// Of these, what one thread answers at a time: 32 of 28×28 took 31.7 ms by 16, 33.7 by 8, and 37.7 as one batch of both threads.
 const PART: usize = 16;
 
 /// Every picture's probability of every class.

@@ -133,7 +133,7 @@ impl TextLearner<'_> {
 /// Where the data order's random numbers begin, far from those of the steps.
 const DATA_ORDER: u64 = 1 << 40;
 
-/// Texts that are answered together: enough to fill the matrix products, little enough to stay in the cache.
+/// Texts that one thread answers together: 32 of 128 tokens took 275 ms by 16, 315 by 8, and 313 as one batch of both threads.
 const ANSWER_ROWS: usize = 16;
 const ANSWER_TOKENS: usize = 2048;
 
