@@ -16,6 +16,7 @@ mod dropout;
 mod exponential;
 mod forward;
 mod pairs;
+mod part;
 mod peak;
 mod rounded;
 mod running;

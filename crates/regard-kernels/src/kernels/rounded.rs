@@ -8,7 +8,8 @@
 
 use std::ops::Range;
 
-use super::backward::{Known, OfKeys, PART, Part, part_of, room, run};
+use super::backward::{Known, PART, part_of};
+use super::part::{OfKeys, Part, room, run};
 use super::tiles::{RowsMut, lines, outer, split, with_room};
 use crate::problem::Problem;
 use crate::results::GradientsMut;

@@ -10,7 +10,7 @@ use panel::{Pairs, Panel, Sums};
 use queries::QueryBlock;
 
 use super::arithmetic::{Arithmetic, Left, PAIRED, multiply, rows_room, turned_room};
-use super::backward::Part;
+use super::part::Part;
 use super::scores::Block;
 use super::tiles::{blocks, from, from_mut, lines, take, transpose};
 use super::words;

@@ -6,7 +6,7 @@ use std::ops::Range;
 use ndarray::s;
 
 use super::PANEL;
-use crate::kernels::backward::Part;
+use crate::kernels::part::Part;
 use crate::kernels::tiles::{dot, from, from_mut, lines, transpose};
 use crate::kernels::words;
 use crate::numbers::Head;

@@ -1,0 +1,324 @@
+//! Some keys of one key head meet queries: the block of work that every backward pass is cut into. The formulas are those of
+//! [`backward`](super::backward); `dk` and `dv` are summed over the queries one after the other, `dq` over the keys.
+
+use std::ops::Range;
+
+use super::arithmetic::Arithmetic;
+use super::backward::Known;
+use super::backward_in_pairs::{self, InPairs};
+use super::pairs::{Into, KEYS, Pairs, QUERIES, QueryBlock, STEP};
+use super::tiles::{RowsMut, all_finite, blocks, lines, take, transpose};
+use crate::Isa;
+use crate::problem::Problem;
+use crate::simd::{self, Kernel, Product, Simd, Unit};
+
+/// Some keys of one key head, the queries that read it, and where the gradients of both go.
+pub(super) struct Part<'a, 'o, 'p> {
+    pub(super) problem: &'a Problem<'p>,
+    pub(super) known: &'a Known<'p, f32>,
+    pub(super) batch: usize,
+    pub(super) kv_head: usize,
+    pub(super) keys: Range<usize>,
+    pub(super) queries: Range<usize>,
+    /// Of each head of the group, `[queries, head_dim]`; none where nobody asks for them.
+    pub(super) dq: Vec<RowsMut<'o>>,
+    /// None where nobody asks for them.
+    pub(super) of_keys: Option<OfKeys<'a, 'o>>,
+}
+
+/// The sums of `dk` and `dv` of some keys, one row behind the other.
+pub(super) struct OfKeys<'a, 'o> {
+    /// Whether they begin at 0; they are added to otherwise.
+    pub(super) begin: bool,
+    pub(super) dk: &'a mut [f32],
+    pub(super) dv: &'a mut [f32],
+    /// Where they go in the end, if they do not stay where they are.
+    pub(super) into: Option<[RowsMut<'o>; 2]>,
+}
+
+impl OfKeys<'_, '_> {
+    #[inline(always)]
+    pub(super) fn start(&mut self) {
+        if self.begin {
+            self.dk.fill(0.0);
+            self.dv.fill(0.0);
+        }
+    }
+
+    /// Those of `count` keys from the key `first` on.
+    #[inline(always)]
+    pub(super) fn rows(
+        &mut self,
+        first: usize,
+        count: usize,
+        (head_dim, value_dim): (usize, usize),
+    ) -> (&mut [f32], &mut [f32]) {
+        (
+            &mut self.dk[first * head_dim..][..count * head_dim],
+            &mut self.dv[first * value_dim..][..count * value_dim],
+        )
+    }
+
+    #[inline(always)]
+    pub(super) fn finish(self, keys: usize, (head_dim, value_dim): (usize, usize)) {
+        let Some([mut dk, mut dv]) = self.into else {
+            return;
+        };
+        for j in 0..keys {
+            dk.write(j, &self.dk[j * head_dim..][..head_dim], 1.0);
+            dv.write(j, &self.dv[j * value_dim..][..value_dim], 1.0);
+        }
+    }
+}
+
+/// How much room [`run`] takes.
+pub(super) fn room(isa: Isa, problem: &Problem<'_>) -> usize {
+    match Arithmetic::is_in_pairs(isa, problem) {
+        false => room_sizes(problem).into_iter().map(lines).sum(),
+        true => backward_in_pairs::room(problem),
+    }
+}
+
+/// Lets the queries of a part meet its keys, with the widest products that the instruction set has for them.
+pub(super) fn run(isa: Isa, part: Part<'_, '_, '_>, room: &mut [f32]) {
+    if Arithmetic::is_in_pairs(isa, part.problem) {
+        let unit = &Unit::of(isa);
+        simd::run_pairs(isa, InPairs { unit, part, room });
+    } else {
+        simd::run(isa, (part, room));
+    }
+}
+
+/// In room for [`room_sizes`].
+impl Kernel for (Part<'_, '_, '_>, &mut [f32]) {
+    type Output = ();
+
+    #[inline(always)]
+    fn call<S: Simd>(self, simd: S) {
+        let (mut part, mut room) = self;
+        let problem = part.problem;
+        let (head_dim, value_dim) = (problem.q.dim().3, problem.v.dim().3);
+        let group = problem.group();
+        let q_width = head_dim.next_multiple_of(S::LANES);
+        let [block, dq_t, dq_rows, weights, scores, slopes, k, v] =
+            room_sizes(problem).map(|size| take(&mut room, size));
+        let mut dq = std::mem::take(&mut part.dq);
+        if let Some(sums) = &mut part.of_keys {
+            sums.start();
+        }
+        for h in 0..group {
+            let mut dq = dq.get_mut(h);
+            for queries in blocks(part.queries.clone(), QUERIES) {
+                let (first, count) = (queries.start - part.queries.start, queries.len());
+                let seen = problem.visibility.part(part.batch, &queries, &part.keys);
+                if seen.is_empty() {
+                    dq_rows[..count * q_width].fill(0.0);
+                } else {
+                    let head = part.kv_head * group + h;
+                    let block = QueryBlock::pack(
+                        simd,
+                        problem,
+                        part.known,
+                        (part.batch, head),
+                        queries,
+                        &mut *block,
+                    );
+                    let mut dq_t = dq.is_some().then_some(&mut dq_t[..q_width * STEP]);
+                    if let Some(dq_t) = &mut dq_t {
+                        dq_t.fill(0.0);
+                    }
+                    part.meet(
+                        simd,
+                        &block,
+                        dq_t.as_deref_mut(),
+                        (&mut *weights, &mut *scores),
+                        problem.softcap.map(|_| &mut *slopes),
+                        (&mut *k, &mut *v),
+                    );
+                    if let Some(dq_t) = dq_t {
+                        let columns = (q_width, block.width);
+                        transpose(simd, dq_t, STEP, columns, dq_rows, q_width);
+                    }
+                }
+                let Some(dq) = &mut dq else { continue };
+                for (i, row) in dq_rows.chunks(q_width.max(1)).take(count).enumerate() {
+                    dq.write(first + i, &row[..head_dim], problem.scale as f32);
+                }
+            }
+        }
+        if let Some(sums) = part.of_keys {
+            sums.finish(part.keys.len(), (head_dim, value_dim));
+        }
+    }
+}
+
+/// How much room each of these takes, with any instruction set.
+fn room_sizes(problem: &Problem<'_>) -> [usize; 8] {
+    let (head_dim, value_dim) = (problem.q.dim().3, problem.v.dim().3);
+    [
+        QueryBlock::room(problem),
+        lines(head_dim) * STEP,                     // dq, transposed
+        QUERIES * lines(head_dim),                  // dq
+        KEYS * STEP,                                // weights
+        KEYS * STEP,                                // their gradients
+        problem.softcap.map_or(0, |_| KEYS * STEP), // the slopes of the cap
+        KEYS * head_dim,                            // keys, if they have to be copied
+        KEYS * value_dim,                           // values, likewise
+    ]
+}
+
+impl Part<'_, '_, '_> {
+    /// A block of queries meets the keys of the part.
+    #[inline(always)]
+    fn meet<S: Simd>(
+        &mut self,
+        simd: S,
+        block: &QueryBlock<'_>,
+        mut dq_t: Option<&mut [f32]>,
+        (weights, scores): (&mut [f32], &mut [f32]),
+        mut slopes: Option<&mut [f32]>,
+        (k_room, v_room): (&mut [f32], &mut [f32]),
+    ) {
+        let problem = self.problem;
+        let (head_dim, value_dim) = (problem.q.dim().3, problem.v.dim().3);
+        let k = problem.k.head(self.batch, self.kv_head);
+        let v = problem.v.head(self.batch, self.kv_head);
+        let width = block.width;
+        let own = self.keys.clone();
+        let seen = problem
+            .visibility
+            .ranges(self.batch, &block.queries)
+            .map(|seen| {
+                let start = seen.start.max(own.start);
+                start..seen.end.min(own.end).max(start)
+            });
+        for keys in seen.into_iter().flat_map(|seen| blocks(seen, KEYS)) {
+            let k = k.dense_rows(keys.clone(), k_room);
+            let v = v.dense_rows(keys.clone(), v_room);
+            let pairs = block.pairs(
+                simd,
+                problem,
+                keys.clone(),
+                (k, v),
+                Into {
+                    weights: &mut *weights,
+                    gradients: &mut *scores,
+                    slopes: slopes.as_deref_mut(),
+                },
+            );
+            if pairs == Pairs::None {
+                continue;
+            }
+            if let Some(sums) = &mut self.of_keys {
+                let rows = sums.rows(keys.start - own.start, keys.len(), (head_dim, value_dim));
+                let of_pairs = (&*weights, &*scores, pairs);
+                add_to_keys(simd, problem, block, keys.clone(), of_pairs, rows);
+            }
+
+            // in the forward pass this was:
+            // s_ij = scale · ⟨q_i, k_j⟩
+            // so now we have (its scale comes at the end):
+            // dq_i += Σ_j ds_ij k_j
+            let Some(dq_t) = &mut dq_t else { continue };
+            if pairs == Pairs::All || all_finite(k) {
+                simd.run(Product {
+                    rows: head_dim,
+                    columns: width,
+                    depth: keys.len(),
+                    left: k,
+                    left_row: 1,
+                    left_step: head_dim,
+                    right: scores,
+                    right_step: STEP,
+                    into: dq_t,
+                    into_row: STEP,
+                    add: true,
+                });
+            } else {
+                block.visible_pairs(problem, keys.clone(), |i, j| {
+                    for (c, k) in k[j * head_dim..][..head_dim].iter().enumerate() {
+                        dq_t[c * STEP + i] += scores[j * STEP + i] * k;
+                    }
+                });
+            }
+        }
+    }
+}
+
+/// What a block of queries adds to `dk` and `dv` of some keys.
+#[inline(always)]
+fn add_to_keys<S: Simd>(
+    simd: S,
+    problem: &Problem<'_>,
+    block: &QueryBlock<'_>,
+    keys: Range<usize>,
+    (weights, scores, pairs): (&[f32], &[f32], Pairs),
+    (dk, dv): (&mut [f32], &mut [f32]),
+) {
+    let (head_dim, value_dim) = (problem.q.dim().3, problem.v.dim().3);
+    let safe = |finite: bool| pairs == Pairs::All || finite;
+
+    // in the forward pass this was:
+    // o_i += Σ_j w_ij r_ij v_j
+    // so now we have:
+    // dv_j += Σ_i w_ij r_ij do_i
+    if safe(block.d_out_finite) {
+        simd.run(Product {
+            rows: keys.len(),
+            columns: value_dim,
+            depth: block.queries.len(),
+            left: weights,
+            left_row: STEP,
+            left_step: 1,
+            right: block.d_out,
+            right_step: block.out_width,
+            into: dv,
+            into_row: value_dim,
+            add: true,
+        });
+    } else {
+        let step = block.out_width;
+        block.visible_pairs(problem, keys.clone(), |i, j| {
+            add_scaled(
+                &mut dv[j * value_dim..][..value_dim],
+                weights[j * STEP + i],
+                &block.d_out[i * step..],
+            );
+        });
+    }
+
+    // in the forward pass this was:
+    // s_ij = scale · ⟨q_i, k_j⟩
+    // so now we have (its scale is in `block.q`):
+    // dk_j += Σ_i ds_ij q_i
+    if safe(block.q_finite) {
+        simd.run(Product {
+            rows: keys.len(),
+            columns: head_dim,
+            depth: block.queries.len(),
+            left: scores,
+            left_row: STEP,
+            left_step: 1,
+            right: block.q,
+            right_step: block.q_width,
+            into: dk,
+            into_row: head_dim,
+            add: true,
+        });
+    } else {
+        let step = block.q_width;
+        block.visible_pairs(problem, keys, |i, j| {
+            add_scaled(
+                &mut dk[j * head_dim..][..head_dim],
+                scores[j * STEP + i],
+                &block.q[i * step..],
+            );
+        });
+    }
+}
+
+fn add_scaled(into: &mut [f32], factor: f32, row: &[f32]) {
+    into.iter_mut()
+        .zip(row)
+        .for_each(|(into, &number)| *into += factor * number);
+}
