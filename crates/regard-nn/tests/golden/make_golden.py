@@ -267,6 +267,26 @@ def write_mixed():
     write("decoder_layer_bf16", P, inputs, out)
 
 
+def write_patches():
+    """From pictures to vectors: twice a convolution, a rectifier and a pooling; then squares, each by one linear map."""
+    P = parameters({"weights.0": (3 * 3 * 3, 4), "weights.1": (3 * 3 * 4, 8)})
+    pictures = torch.randn(2, 9, 7, 3, requires_grad=True)
+
+    def filters(weight, inputs, size):
+        """`[rows · columns · inputs, outputs]` → `[outputs, inputs, rows, columns]`"""
+        return weight.unflatten(0, (size, size, inputs)).permute(3, 2, 0, 1)
+
+    x = pictures.permute(0, 3, 1, 2)
+    for weight, inputs in [(P["weights.0"], 3), (P["weights.1"], 4)]:
+        x = F.max_pool2d(F.relu(F.conv2d(x, filters(weight, inputs, 3), padding=1)), 3, stride=2, padding=1)
+    write("convolutions", P, {"pictures": pictures}, x.flatten(2).transpose(1, 2))
+
+    P = parameters({"weights.0": (2 * 2 * 3, 8)})
+    pictures = torch.randn(2, 9, 7, 3, requires_grad=True)
+    x = F.conv2d(pictures.permute(0, 3, 1, 2), filters(P["weights.0"], 3, 2), stride=2)
+    write("patches", P, {"pictures": pictures}, x.flatten(2).transpose(1, 2))
+
+
 if __name__ == "__main__":
     torch.manual_seed(20261123)
     torch.set_num_threads(1)
@@ -285,3 +305,4 @@ if __name__ == "__main__":
     for kind in ["mean", "pooling", "transformer"]:
         write_model(kind)
     write_mixed()
+    write_patches()

@@ -7,8 +7,8 @@ use burn::tensor::activation::log_softmax;
 use burn::tensor::{Device, Gradients, Int, Tensor, TensorData};
 use regard_kernels::Precision;
 use regard_nn::layers::{
-    DecoderLayerConfig, EncoderLayerConfig, FeedForward, FeedForwardConfig, LayerNorm, MultiHead,
-    MultiHeadConfig,
+    Cut, DecoderLayerConfig, EncoderLayerConfig, FeedForward, FeedForwardConfig, LayerNorm,
+    MultiHead, MultiHeadConfig, PatchEmbedding,
 };
 use regard_nn::models::text_classifier::{Kind, TextBatch, TextClassifier, TextClassifierConfig};
 use regard_nn::operation::{Activation, Residual, cross_entropy};
@@ -145,7 +145,7 @@ impl Golden {
         gradients
     }
 
-    fn check_input(&self, name: &str, input: &Tensor<2>, gradients: &Gradients) {
+    fn check_input<const D: usize>(&self, name: &str, input: &Tensor<D>, gradients: &Gradients) {
         let expected = &self.floats[&format!("gradient.input.{name}")].values;
         self.assert_close(
             &values(&input.grad(gradients).unwrap()),
@@ -300,6 +300,22 @@ fn a_feed_forward_part_with_relu_is_pytorchs() {
         .added_to(x.clone(), norm, residual, &mut Noise::off());
     let gradients = golden.check(&half, out);
     golden.check_input("x", &x, &gradients);
+}
+
+#[test]
+fn pictures_become_vectors_as_pytorchs() {
+    compare_patches("convolutions", Cut::Convolution { layers: 2 });
+    compare_patches("patches", Cut::Patches { size: 2 });
+}
+
+fn compare_patches(name: &'static str, cut: Cut) {
+    let golden = Golden::read(name);
+    let noise = &mut Noise::at(0, 0);
+    let layer = golden.load(PatchEmbedding::new(cut, 3, 8, noise, &golden.device));
+    let pictures: Tensor<4> = golden.tensor("input.pictures").require_grad();
+    let out = layer.forward(pictures.clone());
+    let gradients = golden.check(&layer, out);
+    golden.check_input("pictures", &pictures, &gradients);
 }
 
 /// What a loss scores with.
