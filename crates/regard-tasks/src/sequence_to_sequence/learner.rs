@@ -87,12 +87,14 @@ impl Learner for PairLearner<'_> {
     fn validate(&self, model: &SequenceToSequence) -> Result<Validation> {
         let lengths = self.lengths(self.validation);
         let order: Vec<usize> = (0..lengths.len()).collect();
-        let (mut sum, mut count) = (0.0, 0);
-        for rows in batches(&lengths, &order, MOST_ROWS, self.plan.batch_tokens) {
-            let (total, tokens) = loss(model, self.validation, &rows, 0.0, &mut Noise::off());
-            sum += f64::from(total.into_scalar::<f32>());
-            count += tokens;
-        }
+        let batches = batches(&lengths, &order, MOST_ROWS, self.plan.batch_tokens);
+        let pairs = self.validation;
+        let losses = threads::side_by_side(&batches, |rows| {
+            let (total, tokens) = loss(model, pairs, rows, 0.0, &mut Noise::off());
+            (f64::from(total.into_scalar::<f32>()), tokens)
+        });
+        let sum: f64 = losses.iter().map(|(sum, _)| sum).sum();
+        let count: usize = losses.iter().map(|(_, tokens)| tokens).sum();
         // Drawn from the whole held-out part, pairs that are too long to learn from among them.
         let mut drawn =
             Noise::at(self.plan.recipe.seed, WHICH_ARE_WRITTEN).permutation(self.held_out.len());
