@@ -55,6 +55,7 @@ mod numbers;
 mod packed;
 mod precision;
 mod problem;
+mod processor;
 mod results;
 mod simd;
 mod textbook;

@@ -35,7 +35,7 @@ pub(crate) use tiles::RowsMut;
 
 pub(crate) use forward::forward;
 
-use std::sync::{Mutex, PoisonError};
+use crate::threads::share_out;
 
 /// Up to so many operations one thread does a call alone: 64 × 4 heads of 16 × 16 × 16 took it .65 ms backward, and .70 to
 /// 1.1 ms two threads of a virtual machine, whose sleeping processor takes some 50 µs to wake or is not woken at all.
@@ -43,10 +43,7 @@ const WORTH_A_THREAD: usize = 1 << 23;
 /// Operations that are worth asking the queue for: some microseconds.
 const WORTH_A_LOOK: usize = 1 << 18;
 
-/// Runs `f` on every task, on the threads of the caller's pool. `operations` is the work of all of them.
-///
-/// The caller's thread works, too, and begins at once: a call is often over in less time than it takes to wake a thread
-/// (some 50 µs where a virtual machine's processor sleeps). Which thread does which task is left to the moment.
+/// Runs `f` on every task, as [`share_out`] does. `operations` is the work of all of them.
 fn for_each<T: Send>(tasks: Vec<T>, operations: usize, f: impl Fn(T) + Send + Sync) {
     let threads = rayon::current_num_threads().min(tasks.len());
     if threads < 2 || operations <= WORTH_A_THREAD {
@@ -55,25 +52,7 @@ fn for_each<T: Send>(tasks: Vec<T>, operations: usize, f: impl Fn(T) + Send + Sy
     }
     // Some tasks at a time: enough to be worth asking for, few enough to leave no thread waiting at the end.
     let bundle = (tasks.len() * WORTH_A_LOOK / operations).clamp(1, tasks.len() / threads);
-    let queue = Mutex::new(tasks.into_iter());
-    let work = || {
-        loop {
-            let bundle: Vec<T> = {
-                let mut queue = queue.lock().unwrap_or_else(PoisonError::into_inner);
-                queue.by_ref().take(bundle).collect()
-            };
-            if bundle.is_empty() {
-                return;
-            }
-            bundle.into_iter().for_each(&f);
-        }
-    };
-    rayon::in_place_scope(|scope| {
-        for _ in 1..threads {
-            scope.spawn(|_| work());
-        }
-        work();
-    });
+    share_out(tasks, bundle, f);
 }
 
 #[cfg(test)]

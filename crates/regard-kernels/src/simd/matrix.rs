@@ -3,8 +3,6 @@
 use std::cell::Cell;
 use std::mem::MaybeUninit;
 
-use rayon::prelude::*;
-
 use super::clock::counted;
 use super::lines::Lines;
 use super::panels::{Means, Panels, Side, pack_tile, tile_step};
@@ -12,6 +10,7 @@ use super::product::{Tile, tile_rows};
 use super::rounded_blocks;
 use super::rounded_rows::RoundedRows;
 use super::{BLOCK, Kernel, Simd, run, run_pairs};
+use crate::threads::share_out;
 use crate::{Isa, Precision};
 
 /// What the sums are added to.
@@ -304,8 +303,7 @@ fn by_rows(
     if threads == 1 {
         tasks.for_each(compute);
     } else {
-        let tasks: Vec<_> = tasks.collect();
-        tasks.into_par_iter().with_max_len(1).for_each(compute);
+        rayon::scope(|_| share_out(tasks.collect(), 1, compute));
     }
 }
 

@@ -1,11 +1,10 @@
 //! Both sides of a product, laid out as the register tile reads them.
 
-use rayon::prelude::*;
-
 use super::clock::counted;
 use super::lines::Lines;
 use super::rounded;
 use super::{Kernel, Simd, run_pairs};
+use crate::threads::share_out;
 use crate::{Isa, Precision};
 
 /// One side of a product: `values[r · row_step + c · column_step]`; one of both steps is 1.
@@ -153,8 +152,7 @@ impl Kernel for Pack<'_> {
         if alone {
             tasks.for_each(pack);
         } else {
-            let tasks: Vec<_> = tasks.collect();
-            tasks.into_par_iter().for_each(pack);
+            rayon::scope(|_| share_out(tasks.collect(), 1, pack));
         }
     }
 }

@@ -16,6 +16,7 @@ use super::panels::Side;
 use super::rounded::{PANEL, pack_columns, pack_rows, pairs};
 use super::{Kernel, PairProduct, Simd, Start, Unit, run_pairs};
 use crate::Isa;
+use crate::threads::share_out;
 
 /// Steps that are packed at a time: for a block of 256 × 512 384 KiB, which stay in the second cache with the block's sums.
 const DEPTH: usize = 256;
@@ -80,11 +81,7 @@ pub(super) fn multiply(
             sums: sums.as_mut().and_then(Iterator::next),
         }
     });
-    let tasks: Vec<_> = tasks.collect();
-    tasks
-        .into_par_iter()
-        .with_max_len(1)
-        .for_each(|task| counted(|| run_pairs(isa, task)));
+    share_out(tasks.collect(), 1, |task| counted(|| run_pairs(isa, task)));
     let blocks = &*blocks;
     out.par_chunks_mut(columns * BLOCK)
         .enumerate()
