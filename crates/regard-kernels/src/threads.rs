@@ -125,7 +125,8 @@ pub(crate) fn share_out<T: Send>(tasks: Vec<T>, together: usize, work: impl Fn(T
 fn wake_the_others() {
     let leave = elsewhere();
     rayon::spawn_broadcast(move |_| {
-        if leave() && !AWAKE.get() {
+        // A thread with an answer of its own comes here while it waits for a part of it: nothing of another's is to delay that.
+        if !HURRIED.get() && !AWAKE.get() && leave() {
             AWAKE.set(true);
             let begun = Instant::now();
             look_for_work(|| begun.elapsed() < AWAKE_AT_MOST);
