@@ -81,7 +81,8 @@ pub(super) fn multiply(
             sums: sums.as_mut().and_then(Iterator::next),
         }
     });
-    share_out(tasks.collect(), 1, |task| counted(|| run_pairs(isa, task)));
+    let compute = |task| counted(|| run_pairs(isa, task));
+    rayon::scope(|_| share_out(tasks.collect(), 1, compute));
     let blocks = &*blocks;
     out.par_chunks_mut(columns * BLOCK)
         .enumerate()
