@@ -82,7 +82,9 @@ pub(super) fn narrow_row<S: Simd>(simd: S, factor: f32, row: &[f32], into: &mut 
     let factor = simd.splat(factor);
     for (numbers, into) in row.chunks_exact(2 * S::LANES).zip(words) {
         let (first, second) = numbers.split_at(S::LANES);
-        let [first, second] = [first, second].map(|half| simd.mul(factor, simd.load(half)));
+        // Not by `map`: its closure would be compiled without the instructions.
+        let first = simd.mul(factor, simd.load(first));
+        let second = simd.mul(factor, simd.load(second));
         simd.store(simd.narrow(first, second), into);
     }
 }

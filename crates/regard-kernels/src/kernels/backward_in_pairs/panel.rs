@@ -156,8 +156,14 @@ impl Kernel for Panel<'_, '_, '_> {
         let of = Weigh {
             factor: simd.splat(arithmetic.factor(problem)),
             scale: simd.splat(problem.scale as f32),
-            minus_lse: [0, S::LANES].map(|v| simd.load(&queries.minus_lse[lane + v..])),
-            minus_mean: [0, S::LANES].map(|v| simd.load(&queries.minus_mean[lane + v..])),
+            minus_lse: [
+                simd.load(&queries.minus_lse[lane..]),
+                simd.load(&queries.minus_lse[lane + S::LANES..]),
+            ],
+            minus_mean: [
+                simd.load(&queries.minus_mean[lane..]),
+                simd.load(&queries.minus_mean[lane + S::LANES..]),
+            ],
         };
         let words = skipped * (QUERIES / 2) + lane / 2;
         if finite && problem.dropout.is_none() && problem.softcap.is_none() {
