@@ -62,12 +62,16 @@ impl<'u> Arithmetic<'u> {
     }
 
     /// What the scores of a block are still to be multiplied by: in f32 the queries have been. In pairs they cannot be without
-    /// rounding them again, so it is left to whoever reads the scores, unless something is added to them first.
+    /// rounding them again, so it is left to whoever reads the scores, unless they are capped or lowered by a slope first. A bias is
+    /// divided by it where it is added.
     pub(super) fn factor(self, problem: &Problem<'_>) -> f32 {
-        let factor = problem.scale as f32 * LOG2_E;
-        let alone = problem.softcap.is_none() && problem.bias.is_none() && problem.slopes.is_none();
+        /// Dividing by a scale beyond could make a bias infinite that is not, or 0.
+        const SCALES: Range<f64> = 1.0 / (1 << 20) as f64..(1 << 20) as f64;
+        let scale = problem.scale;
+        let alone = problem.softcap.is_none() && problem.slopes.is_none();
+        let divides = problem.bias.is_none() || SCALES.contains(&scale);
         match self {
-            Arithmetic::Pairs(_) if alone && factor > 0.0 => factor,
+            Arithmetic::Pairs(_) if alone && divides && scale > 0.0 => scale as f32 * LOG2_E,
             _ => 1.0,
         }
     }

@@ -62,16 +62,16 @@ impl Block {
         }
     }
 
-    /// `s_ij += b_ij`; says whether some of it is −∞.
+    /// `s_ij += b_ij`, in units of log₂ over `factor`; says whether some of it is −∞.
     #[inline(always)]
     fn add_bias<S: Simd>(
         &self,
         simd: S,
-        bias: Head<'_>,
+        (bias, factor): (Head<'_>, f32),
         width: usize,
         (into, into_row): (&mut [f32], usize),
     ) -> bool {
-        let (factor, lowest) = (simd.splat(LOG2_E), simd.splat(f32::MIN));
+        let (factor, lowest) = (simd.splat(LOG2_E / factor), simd.splat(f32::MIN));
         let mut least = simd.splat(0.0);
         let mut columns = [0.0; LANES * LANES];
         for lane in (0..width).step_by(S::LANES) {
@@ -289,7 +289,10 @@ impl Kernel for Scores<'_, '_> {
             soft_cap(simd, cap as f32, size, (&mut *into, into_row), slopes);
         }
         if let Some(bias) = problem.bias {
-            let bias = bias.head(block.batch, block.head);
+            let bias = (
+                bias.head(block.batch, block.head),
+                arithmetic.factor(problem),
+            );
             if block.add_bias(simd, bias, width, (&mut *into, into_row)) {
                 tile = Tile::Partial; // −∞ hides its pair, as a mask does
             }
