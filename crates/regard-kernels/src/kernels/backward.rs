@@ -20,7 +20,7 @@ use std::ops::Range;
 use ndarray::{Array4, ArrayView3, ArrayViewMut4, Axis, s};
 
 use super::pairs::{KEYS, QUERIES};
-use super::part::{OfKeys, Part, room, run};
+use super::part::{OfKeys, OfQueries, Part, room, run};
 use super::score_gradients;
 use super::sink_gradient::sink_gradient;
 use super::tiles::{RowsMut, outer, split, with_room};
@@ -190,7 +190,10 @@ fn pass<'p>(
                     kv_head,
                     keys: p * part..keys.min((p + 1) * part),
                     queries: queries.clone(),
-                    dq: dq.map(std::mem::take).unwrap_or_default(),
+                    of_queries: OfQueries {
+                        begin: true,
+                        dq: dq.map(std::mem::take).unwrap_or_default(),
+                    },
                     of_keys: Some(OfKeys {
                         begin: into.begin,
                         dk: dk.into_slice().expect("the door gives standard layout"),

@@ -128,17 +128,18 @@ mod tests {
     /// Forward and backward in pairs of bf16 and, of the same numbers, in f32; the errors of rounding weights to bf16.
     fn in_pairs_as_in_f32(
         isa: Isa,
+        batch: usize,
         (queries, keys, head_dim, value_dim): (usize, usize, usize, usize),
         attention: &Attention<'_>,
     ) {
         let half = |shape, salt| numbers(shape, salt).mapv(bf16::from_f32);
         let (q, k) = (
-            half((2, 2, queries, head_dim), 1),
-            half((2, 1, keys, head_dim), 2),
+            half((batch, 2, queries, head_dim), 1),
+            half((batch, 1, keys, head_dim), 2),
         );
         let (v, d_out) = (
-            half((2, 1, keys, value_dim), 3),
-            half((2, 2, queries, value_dim), 4),
+            half((batch, 1, keys, value_dim), 3),
+            half((batch, 2, queries, value_dim), 4),
         );
         let attention = attention.clone();
         let pairs = attention.clone().isa(isa);
@@ -197,12 +198,23 @@ mod tests {
                         probability: 0.3,
                         seed: 7,
                     }),
+                    plain.clone().bias(bias.view()),
+                    plain.clone().bias(bias.view()).scale(1e-7),
                     plain.clone().bias(bias.view()).slopes(&[0.1, 0.02]),
                     plain.clone().sinks(&[0.5, -1.0]),
                 ] {
-                    in_pairs_as_in_f32(isa, size, &attention);
+                    in_pairs_as_in_f32(isa, 2, size, &attention);
                 }
             }
+        }
+    }
+
+    /// As many heads, and so wide, that their gradients are summed part by part of the keys.
+    #[test]
+    fn pairs_of_bf16_give_what_f32_gives_in_long_heads() {
+        let all = Isa::available().into_iter().chain([Isa::WidePairs]);
+        for isa in all.filter(|isa| isa.multiplies_bf16()) {
+            in_pairs_as_in_f32(isa, 4, (9, 1800, 400, 200), &Attention::new());
         }
     }
 

@@ -20,10 +20,39 @@ pub(super) struct Part<'a, 'o, 'p> {
     pub(super) kv_head: usize,
     pub(super) keys: Range<usize>,
     pub(super) queries: Range<usize>,
-    /// Of each head of the group, `[queries, head_dim]`; none where nobody asks for them.
-    pub(super) dq: Vec<RowsMut<'o>>,
+    /// None where nobody asks for them.
+    pub(super) of_queries: OfQueries<'o>,
     /// None where nobody asks for them.
     pub(super) of_keys: Option<OfKeys<'a, 'o>>,
+}
+
+/// Where `dq` goes, of each head of the group: `[queries, head_dim]`.
+pub(super) struct OfQueries<'o> {
+    /// Whether it is written; it is added to otherwise.
+    pub(super) begin: bool,
+    pub(super) dq: Vec<RowsMut<'o>>,
+}
+
+impl OfQueries<'_> {
+    /// The rows of a head from the query `first` on, so many of them; nothing where nobody asks for them.
+    #[inline(always)]
+    pub(super) fn put(
+        &mut self,
+        head: usize,
+        (first, count): (usize, usize),
+        (rows, row, head_dim): (&[f32], usize, usize),
+        factor: f32,
+    ) {
+        let Some(dq) = self.dq.get_mut(head) else {
+            return;
+        };
+        for (i, row) in rows.chunks(row.max(1)).take(count).enumerate() {
+            match self.begin {
+                true => dq.write(first + i, &row[..head_dim], factor),
+                false => dq.add(first + i, &row[..head_dim], factor),
+            }
+        }
+    }
 }
 
 /// The sums of `dk` and `dv` of some keys, one row behind the other.
@@ -102,12 +131,11 @@ impl Kernel for (Part<'_, '_, '_>, &mut [f32]) {
         let q_width = head_dim.next_multiple_of(S::LANES);
         let [block, dq_t, dq_rows, weights, scores, slopes, k, v] =
             room_sizes(problem).map(|size| take(&mut room, size));
-        let mut dq = std::mem::take(&mut part.dq);
+        let any_dq = !part.of_queries.dq.is_empty();
         if let Some(sums) = &mut part.of_keys {
             sums.start();
         }
         for h in 0..group {
-            let mut dq = dq.get_mut(h);
             for queries in blocks(part.queries.clone(), QUERIES) {
                 let (first, count) = (queries.start - part.queries.start, queries.len());
                 let seen = problem.visibility.part(part.batch, &queries, &part.keys);
@@ -123,7 +151,7 @@ impl Kernel for (Part<'_, '_, '_>, &mut [f32]) {
                         queries,
                         &mut *block,
                     );
-                    let mut dq_t = dq.is_some().then_some(&mut dq_t[..q_width * STEP]);
+                    let mut dq_t = any_dq.then_some(&mut dq_t[..q_width * STEP]);
                     if let Some(dq_t) = &mut dq_t {
                         dq_t.fill(0.0);
                     }
@@ -140,10 +168,9 @@ impl Kernel for (Part<'_, '_, '_>, &mut [f32]) {
                         transpose(simd, dq_t, STEP, columns, dq_rows, q_width);
                     }
                 }
-                let Some(dq) = &mut dq else { continue };
-                for (i, row) in dq_rows.chunks(q_width.max(1)).take(count).enumerate() {
-                    dq.write(first + i, &row[..head_dim], problem.scale as f32);
-                }
+                let rows = (&*dq_rows, q_width, head_dim);
+                let scale = problem.scale as f32;
+                part.of_queries.put(h, (first, count), rows, scale);
             }
         }
         if let Some(sums) = part.of_keys {

@@ -66,6 +66,16 @@ pub enum RowsMut<'a> {
 }
 
 impl RowsMut<'_> {
+    /// The same rows, for a shorter time.
+    pub(super) fn view_mut(&mut self) -> RowsMut<'_> {
+        match self {
+            RowsMut::F32(rows) => RowsMut::F32(rows.view_mut()),
+            RowsMut::F64(rows) => RowsMut::F64(rows.view_mut()),
+            RowsMut::Bf16(rows) => RowsMut::Bf16(rows.view_mut()),
+            RowsMut::F16(rows) => RowsMut::F16(rows.view_mut()),
+        }
+    }
+
     /// Row `i` becomes `factor · row`, each number rounded to the nearest.
     #[inline(always)]
     pub(super) fn write(&mut self, i: usize, row: &[f32], factor: f32) {
@@ -94,6 +104,17 @@ impl RowsMut<'_> {
                 }
             }
             RowsMut::F16(rows) => round_row(row, factor, rows.row_mut(i), f16::from_f32),
+        }
+    }
+
+    /// `factor · row` is added to row `i` of sums, which are f32.
+    #[inline(always)]
+    pub(super) fn add(&mut self, i: usize, row: &[f32], factor: f32) {
+        let RowsMut::F32(rows) = self else {
+            unreachable!("what is added to is a sum, and sums are f32");
+        };
+        for (into, number) in rows.row_mut(i).iter_mut().zip(row) {
+            *into += factor * number;
         }
     }
 }

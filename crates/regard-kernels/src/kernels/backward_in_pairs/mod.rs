@@ -92,12 +92,11 @@ impl Kernel for InPairs<'_, '_, '_, '_> {
             rest @ ..,
         ] = sizes(problem).map(|size| take(&mut room, size));
         let mut room = Room::of(rest);
-        let mut dq = std::mem::take(&mut part.dq);
+        let any_dq = !part.of_queries.dq.is_empty();
         if let Some(sums) = &mut part.of_keys {
             sums.start();
         }
         for h in 0..group {
-            let mut dq = dq.get_mut(h);
             for queries in blocks(part.queries.clone(), QUERIES) {
                 let (first, count) = (queries.start - part.queries.start, queries.len());
                 let width = count.next_multiple_of(PANEL);
@@ -119,18 +118,19 @@ impl Kernel for InPairs<'_, '_, '_, '_> {
                         ],
                         [&mut *rows, &mut *d_rows, &mut *spare],
                     );
-                    let dq_t = dq.is_some().then_some(&mut *dq_t);
+                    let dq_t = any_dq.then_some(&mut *dq_t);
                     meet(simd, unit, &mut part, &block, dq_t, &mut room);
                 }
-                let Some(dq) = &mut dq else { continue };
+                if !any_dq {
+                    continue;
+                }
                 for lane in (0..width).step_by(PANEL) {
                     let of = from(dq_t, lane * q_width);
                     let into = from_mut(d_rows, lane * q_width);
                     transpose(simd, of, PANEL, (q_width, PANEL), into, q_width);
                 }
-                for (i, row) in d_rows.chunks(q_width.max(1)).take(count).enumerate() {
-                    dq.write(first + i, &row[..head_dim], 1.0);
-                }
+                let rows = (&*d_rows, q_width, head_dim);
+                part.of_queries.put(h, (first, count), rows, 1.0);
             }
         }
         if let Some(sums) = part.of_keys {
