@@ -105,10 +105,11 @@ impl Listener for TrainingProgress {
             } => {
                 let rate = thousands(*per_second as usize);
                 let left = duration(*seconds_left);
-                let products = 100.0 * in_products;
+                let products = in_products.map_or_else(String::new, |share| {
+                    format!("{:.0} % in products  ", 100.0 * share)
+                });
                 let facts = format!(
-                    "epoch {epoch:.1}  loss {loss:.3}  {rate} {unit}/s  {products:.0} % in products  \
-                     {left} left"
+                    "epoch {epoch:.1}  loss {loss:.3}  {rate} {unit}/s  {products}{left} left"
                 );
                 let [at, all] = [*step, *steps].map(|count| thousands(count as usize));
                 let line = format!("step {at} of {all}  {facts}");

@@ -124,16 +124,37 @@ fn vision(device: &Device) -> Vec<f32> {
     })
 }
 
-fn curves() -> [Vec<f32>; 3] {
-    let device = Device::flex().autodiff();
-    [classifier(&device), translator(&device), vision(&device)]
+/// Of every model; `device` with automatic differentiation.
+pub(crate) fn curves(device: &Device) -> [(&'static str, Vec<f32>); 3] {
+    [
+        ("classifier", classifier(device)),
+        ("translator", translator(device)),
+        ("vision", vision(device)),
+    ]
+}
+
+/// That training learns, and by the same steps.
+pub(crate) fn assert_same_curve(name: &str, found: &[f32], expected: &[f32], tolerance: f32) {
+    assert_eq!(found.len(), expected.len());
+    assert!(found[49] < 0.9 * found[0], "{name} learns: {found:?}");
+    assert_ne!(
+        found, expected,
+        "{name}: other operations round differently"
+    );
+    for (step, (found, expected)) in found.iter().zip(expected).enumerate() {
+        let difference = (found - expected).abs();
+        assert!(
+            difference <= tolerance * expected,
+            "{name}, step {step}: {found}, expected {expected}"
+        );
+    }
 }
 
 #[test]
 #[ignore = "what the test below runs in another process"]
 #[expect(clippy::print_stdout, reason = "it is read by another test")]
 fn prints_its_losses() {
-    for curve in curves() {
+    for (_, curve) in curves(&Device::flex().autodiff()) {
         let losses: Vec<String> = curve.iter().map(f32::to_string).collect();
         println!("\nlosses {}", losses.join(" "));
     }
@@ -157,23 +178,9 @@ fn fifty_steps_have_the_losses_that_they_have_without_fused_operations() {
         .filter_map(|line| line.strip_prefix("losses "))
         .map(|line| line.split(' ').map(|loss| loss.parse().unwrap()).collect())
         .collect();
-    let fused = curves();
+    let fused = curves(&Device::flex().autodiff());
     assert_eq!(plain.len(), fused.len(), "{text}");
-    for ((fused, plain), name) in
-        fused
-            .iter()
-            .zip(&plain)
-            .zip(["classifier", "translator", "vision"])
-    {
-        assert_eq!(plain.len(), fused.len());
-        assert!(fused[49] < 0.9 * fused[0], "{name} learns: {fused:?}");
-        assert_ne!(fused, plain, "{name}: other operations round differently");
-        for (step, (fused, plain)) in fused.iter().zip(plain).enumerate() {
-            let difference = (fused - plain).abs();
-            assert!(
-                difference <= 1e-4 * plain,
-                "{name}, step {step}: {fused}, expected {plain}"
-            );
-        }
+    for ((name, fused), plain) in fused.iter().zip(&plain) {
+        assert_same_curve(name, fused, plain, 1e-4);
     }
 }

@@ -1,6 +1,13 @@
 //! Behaviour of regard-nn, seen from outside.
 
 mod closeness;
+#[cfg(any(
+    feature = "cuda",
+    feature = "rocm",
+    feature = "vulkan",
+    feature = "metal"
+))]
+mod devices;
 mod fused;
 mod golden;
 mod gradients;

@@ -36,8 +36,9 @@ pub enum Event {
         per_second: f64,
         /// What is counted: "tokens".
         unit: &'static str,
-        /// Share of the threads' time that was spent in products of matrices ([`regard_kernels::product_time`]).
-        in_products: f64,
+        /// Share of the threads' time that was spent in products of matrices ([`regard_kernels::product_time`]); none where
+        /// the products are Burn's, as on a graphics processor.
+        in_products: Option<f64>,
         /// Estimated seconds to the end of the plan.
         seconds_left: f64,
     },

@@ -377,7 +377,8 @@ impl Pace {
             learning_rate: rate,
             per_second: self.tokens as f64 / seconds.max(1e-9),
             unit,
-            in_products: (in_products / (threads * seconds).max(1e-9)).min(1.0),
+            in_products: (in_products > 0.0)
+                .then(|| (in_products / (threads * seconds).max(1e-9)).min(1.0)),
             seconds_left: seconds / done * steps.saturating_sub(progress.step) as f64,
         }
     }
