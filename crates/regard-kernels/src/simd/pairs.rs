@@ -195,7 +195,7 @@ impl Tile {
                     for pair in 0..self.steps * BLOCK {
                         let left = simd.splat(*self.left.add(row * self.left_row + pair));
                         let right = simd.load_at(self.right.add(pair * self.right_row + column));
-                        let [(a, b), (c, d)] = [left, right].map(|words| halves(simd, words));
+                        let ((a, b), (c, d)) = (halves(simd, left), halves(simd, right));
                         sum = simd.multiply_add(b, d, simd.multiply_add(a, c, sum));
                     }
                     simd.store_at(sum, into);
