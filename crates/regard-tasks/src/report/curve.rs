@@ -16,10 +16,10 @@ const PAPER: RGBColor = RGBColor(0xfb, 0xfa, 0xf7);
 /// Width and height of a drawing; the page scales it.
 const SIZE: (u32, u32) = (440, 250);
 
-/// Losses of the training part and the validation part, and the validation accuracy, over the epochs.
+/// Losses of the training part and the validation part, and the validation score, `most` at best, over the epochs.
 ///
 /// `None` when fewer than two epochs are finite: there is no curve then.
-pub(super) fn curves(points: &[CurvePoint], best_epoch: usize) -> Option<[String; 2]> {
+pub(super) fn curves(points: &[CurvePoint], best_epoch: usize, most: f64) -> Option<[String; 2]> {
     let finite = |point: &&CurvePoint| {
         [
             point.epoch,
@@ -49,7 +49,7 @@ pub(super) fn curves(points: &[CurvePoint], best_epoch: usize) -> Option<[String
     // A drawing on a string fails only if its sizes make no sense, and these are constants.
     Some([
         draw(&loss, best, f64::INFINITY).ok()?,
-        draw(&accuracy, best, 1.0).ok()?,
+        draw(&accuracy, best, most).ok()?,
     ])
 }
 
@@ -86,7 +86,10 @@ fn draw(
                 true => String::new(),
                 false => format!("{epoch}"),
             })
-            .y_label_formatter(&|value| format!("{value:.2}"))
+            .y_label_formatter(&|value| match most > 1.0 && most.is_finite() {
+                true => format!("{value:.0}"),
+                false => format!("{value:.2}"),
+            })
             .label_style(("sans-serif", 12, &QUIET))
             .draw()?;
         if epochs.contains(&best_epoch) || best_epoch == epochs.end {
@@ -133,11 +136,15 @@ mod tests {
 
     #[test]
     fn one_epoch_makes_no_curve_and_a_number_that_is_not_finite_is_left_out() {
-        assert!(curves(&[], 0).is_none());
-        assert!(curves(&[point(1.0, 0.5)], 1).is_none());
-        assert!(curves(&[point(1.0, 0.5), point(2.0, f64::NAN)], 1).is_none());
-        let [loss, _] =
-            curves(&[point(1.0, 0.5), point(2.0, f64::NAN), point(3.0, 0.4)], 1).unwrap();
+        assert!(curves(&[], 0, 1.0).is_none());
+        assert!(curves(&[point(1.0, 0.5)], 1, 1.0).is_none());
+        assert!(curves(&[point(1.0, 0.5), point(2.0, f64::NAN)], 1, 1.0).is_none());
+        let [loss, _] = curves(
+            &[point(1.0, 0.5), point(2.0, f64::NAN), point(3.0, 0.4)],
+            1,
+            1.0,
+        )
+        .unwrap();
         assert!(loss.contains("<circle") && !loss.contains("NaN"));
     }
 }

@@ -3,12 +3,14 @@
 mod attention;
 mod curve;
 mod page;
+pub(crate) mod parts;
 mod prose;
 mod scores;
+pub(crate) mod standings;
 
 use serde::{Deserialize, Serialize};
 
-pub(crate) use page::{escape, page, page_with};
+pub(crate) use page::{capital, escape, page, page_with, thousands};
 pub use page::{explanation_html, html};
 pub use prose::readme;
 

@@ -3,7 +3,7 @@
 
 use std::fmt::{Result, Write};
 
-use super::{Report, attention, curve, scores};
+use super::{Report, attention, parts, scores};
 use crate::metrics::Interval;
 use crate::text_classification::Explanation;
 
@@ -130,54 +130,20 @@ fn write_report(
             "macro-F1, every class counts the same".to_owned(),
         ),
         (
-            short(model.parameters),
+            parts::short(model.parameters),
             format!("parameters, {} model", model.kind),
         ),
         (
-            duration(training.seconds),
+            parts::duration(training.seconds),
             format!("of training on {} rows", thousands(report.data.train_rows)),
         ),
     ];
-    html.push_str("<div class=\"facts\">\n");
-    for (value, name) in facts {
-        writeln!(
-            html,
-            "<div class=\"fact\"><b>{value}</b><span>{}</span></div>",
-            escape(&name)
-        )?;
-    }
-    html.push_str("</div>\n<h2>Beside something simpler</h2>\n");
+    parts::facts(html, &facts)?;
+    html.push_str("<h2>Beside something simpler</h2>\n");
     scores::standings(html, report)?;
     html.push_str("<p><small>Drawn: accuracy with its bootstrap 95 % interval. All on the same rows.</small></p>\n");
-    html.push_str("<ul class=\"verdicts\">\n");
-    for verdict in &report.verdicts {
-        writeln!(html, "<li>{}</li>", escape(verdict))?;
-    }
-    html.push_str("</ul>\n<h2>How it learned</h2>\n");
-    match curve::curves(&training.curve, training.best_epoch) {
-        Some([loss, accuracy]) => {
-            let captions = [
-                "<span class=\"key other\"></span>training loss &ensp; <span class=\"key\"></span>validation loss",
-                "<span class=\"key\"></span>validation accuracy",
-            ];
-            html.push_str("<div class=\"curves\">\n");
-            for (caption, drawing) in captions.iter().zip([loss, accuracy]) {
-                writeln!(
-                    html,
-                    "<figure><figcaption>{caption}</figcaption>\n{drawing}</figure>"
-                )?;
-            }
-            html.push_str("</div>\n");
-            let best = training.best_epoch;
-            writeln!(
-                html,
-                "<p><small>Over the epochs; the line stands where the weights were kept, at epoch {best}.</small></p>"
-            )?;
-        }
-        None => {
-            html.push_str("<p class=\"quiet\">One epoch or less: there is no curve to draw.</p>\n")
-        }
-    }
+    parts::verdicts(html, &report.verdicts)?;
+    parts::learned(html, training, "validation accuracy", 1.0)?;
     html.push_str("<h2>By class</h2>\n");
     scores::classes(html, scores)?;
     html.push_str("<h2>What was taken for what</h2>\n");
@@ -190,23 +156,6 @@ fn write_report(
 fn details(html: &mut String, report: &Report) -> Result {
     let (data, model, training) = (&report.data, &report.model, &report.training);
     html.push_str("<dl>\n");
-    let mut entry = |name: &str, values: &[String]| {
-        if values.is_empty() {
-            return Ok(());
-        }
-        let items: String = values
-            .iter()
-            .map(|value| format!("<li>{value}</li>"))
-            .collect();
-        writeln!(html, "<dt>{name}</dt><dd><ul>{items}</ul></dd>")
-    };
-    let file = |file: &super::FileFacts| {
-        let (name, sha256) = (escape(&file.name), escape(&file.sha256));
-        format!(
-            "{name}, {} rows <small>SHA-256 <code>{sha256}</code></small>",
-            thousands(file.rows)
-        )
-    };
     let columns = format!(
         "{} <code>{}</code>, labels <code>{}</code>",
         inputs(report),
@@ -237,7 +186,11 @@ fn details(html: &mut String, report: &Report) -> Result {
         .iter()
         .map(|(name, count)| format!("<code>{}</code> {}", escape(name), thousands(*count)));
     let all = |lines: &[String]| lines.iter().map(|line| escape(line)).collect::<Vec<_>>();
-    entry("files", &data.files.iter().map(file).collect::<Vec<_>>())?;
+    let mut entry = |name: &str, values: &[String]| parts::entry(html, name, values);
+    entry(
+        "files",
+        &data.files.iter().map(parts::file).collect::<Vec<_>>(),
+    )?;
     entry("columns", &[columns + &group.unwrap_or_default()])?;
     entry("rows", &[rows])?;
     entry("labels", &[labels.join(" · ")])?;
@@ -316,7 +269,7 @@ pub(super) fn interval(score: &Interval) -> String {
 }
 
 /// 1234567 as `1,234,567`.
-pub(super) fn thousands(number: usize) -> String {
+pub(crate) fn thousands(number: usize) -> String {
     let digits = number.to_string();
     let groups: Vec<&str> = digits
         .as_bytes()
@@ -327,24 +280,8 @@ pub(super) fn thousands(number: usize) -> String {
     groups.join(",")
 }
 
-fn short(number: usize) -> String {
-    match number {
-        0..10_000 => thousands(number),
-        10_000..1_000_000 => format!("{:.0} k", number as f64 / 1e3),
-        _ => format!("{:.1} M", number as f64 / 1e6),
-    }
-}
-
-fn duration(seconds: f64) -> String {
-    let whole = seconds.max(0.0).round() as u64;
-    match whole {
-        0..60 => format!("{whole} s"),
-        60..3600 => format!("{} min {} s", whole / 60, whole % 60),
-        _ => format!("{} h {} min", whole / 3600, whole % 3600 / 60),
-    }
-}
-
-fn capital(text: &str) -> String {
+/// With a large first letter.
+pub(crate) fn capital(text: &str) -> String {
     let mut letters = text.chars();
     letters
         .next()

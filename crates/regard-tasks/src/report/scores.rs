@@ -1,109 +1,43 @@
-//! The scores as HTML: beside the rivals, by class, what was taken for what.
+//! The scores of classes as HTML: beside the rivals, by class, what was taken for what.
 
 use std::fmt::{Result, Write};
 
 use super::Report;
 use super::page::{escape, interval, thousands};
-use crate::metrics::{Evaluation, Interval};
+use super::standings::{Standing, Standings};
+use crate::metrics::Evaluation;
 
-/// The model and its rivals in one table, with their intervals drawn on one axis.
+/// The model and its rivals in one table.
 pub(super) fn standings(html: &mut String, report: &Report) -> Result {
     let scores = &report.scores;
-    let axis = Axis::over(
-        [&scores.accuracy]
-            .into_iter()
-            .chain(report.rivals.iter().map(|rival| &rival.accuracy)),
-    );
-    html.push_str("<div class=\"wide\"><table class=\"standings\">\n<thead><tr><th></th><th class=\"drawn\"><span class=\"axis\">");
-    for tick in &axis.ticks {
-        write!(
-            html,
-            "<i style=\"left:{:.2}%\">{tick:.2}</i>",
-            axis.percent(*tick)
-        )?;
-    }
-    html.push_str("</span></th><th>accuracy</th><th>macro-F1</th><th>the model minus it</th></tr></thead>\n<tbody>\n");
-    let row = |html: &mut String,
-               class: &str,
-               name: &str,
-               accuracy: &Interval,
-               macro_f1: &Interval,
-               by: &str| {
-        writeln!(
-            html,
-            "<tr{class}><td>{}</td><td class=\"drawn\">{}</td><td>{}</td><td>{}</td><td>{by}</td></tr>",
-            escape(name),
-            axis.span(accuracy),
-            interval(accuracy),
-            interval(macro_f1)
-        )
+    let model = Standing {
+        name: format!("this model ({})", report.model.kind),
+        drawn: &scores.accuracy,
+        cells: vec![
+            interval(&scores.accuracy),
+            interval(&scores.macro_f1),
+            String::new(),
+        ],
     };
-    let model = format!("this model ({})", report.model.kind);
-    row(
-        html,
-        " class=\"model\"",
-        &model,
-        &scores.accuracy,
-        &scores.macro_f1,
-        "",
-    )?;
-    for rival in &report.rivals {
+    let rivals = report.rivals.iter().map(|rival| {
         let by = &rival.difference;
         let by = format!(
             "{:+.3} <small>[{:+.3}, {:+.3}]</small>",
             by.value, by.low, by.high
         );
-        row(html, "", &rival.name, &rival.accuracy, &rival.macro_f1, &by)?;
-    }
-    html.push_str("</tbody></table></div>\n");
-    Ok(())
-}
-
-/// The part of 0 to 1 that the drawn intervals share.
-struct Axis {
-    low: f64,
-    high: f64,
-    ticks: Vec<f64>,
-}
-
-impl Axis {
-    fn over<'a>(intervals: impl Iterator<Item = &'a Interval>) -> Self {
-        let (mut low, mut high) = (1.0_f64, 0.0_f64);
-        for interval in intervals {
-            low = low.min(interval.low).min(interval.value);
-            high = high.max(interval.high).max(interval.value);
+        Standing {
+            name: rival.name.clone(),
+            drawn: &rival.accuracy,
+            cells: vec![interval(&rival.accuracy), interval(&rival.macro_f1), by],
         }
-        let margin = ((high - low) * 0.06).max(0.01);
-        let (low, high) = ((low - margin).max(0.0), (high + margin).min(1.0));
-        let step = [0.01, 0.02, 0.05, 0.1, 0.2]
-            .into_iter()
-            .find(|step| (high - low) / step <= 5.0)
-            .unwrap_or(0.25);
-        let first = (low / step).ceil() as usize;
-        let ticks = (first..)
-            .map(|index| index as f64 * step)
-            .take_while(|tick| *tick <= high + 1e-9)
-            .collect();
-        Self { low, high, ticks }
+    });
+    let columns = ["accuracy", "macro-F1", "the model minus it"];
+    Standings {
+        columns: columns.map(str::to_owned).to_vec(),
+        most: 1.0,
+        rows: std::iter::once(model).chain(rivals).collect(),
     }
-
-    fn percent(&self, value: f64) -> f64 {
-        (100.0 * (value - self.low) / (self.high - self.low)).clamp(0.0, 100.0)
-    }
-
-    fn span(&self, interval: &Interval) -> String {
-        let [low, high, value] =
-            [interval.low, interval.high, interval.value].map(|x| self.percent(x));
-        let ticks = self
-            .ticks
-            .iter()
-            .map(|tick| format!("<u style=\"left:{:.2}%\"></u>", self.percent(*tick)));
-        format!(
-            "<span class=\"span\">{}<s style=\"left:{low:.2}%;width:{:.2}%\"></s><b style=\"left:{value:.2}%\"></b></span>",
-            ticks.collect::<String>(),
-            high - low
-        )
-    }
+    .write(html)
 }
 
 /// Precision, recall and F1 of every class.

@@ -4,8 +4,8 @@ use std::fmt::Write;
 
 use serde::{Deserialize, Serialize};
 
-use super::report::{escaped, page};
 use super::tracing::Trace;
+use crate::report::{escape, page};
 use crate::{Error, Result};
 
 /// Which of two positions speaks for a written word.
@@ -173,37 +173,42 @@ impl Alignment {
 
     /// A page with the matrix: the darker a cell, the more the row's word looked at the column's.
     pub fn html(&self) -> String {
-        let mut body = format!(
-            "<h1>What each word looked at</h1>\n<p dir=\"auto\">{}</p>\n<p dir=\"auto\"><b>{}</b></p>\n<table><tr><th></th>",
-            escaped(&self.source),
-            escaped(&self.target)
-        );
+        page("Explanation: alignment", |html| self.write_matrix(html))
+    }
+
+    fn write_matrix(&self, html: &mut String) -> std::fmt::Result {
+        write!(
+            html,
+            "<p class=\"eyebrow\">Regard explanation</p>\n<h1>What each word looked at</h1>\n\
+             <div class=\"example\"><p class=\"text\" dir=\"auto\">{}</p>\n<p class=\"text\" dir=\"auto\"><b>{}</b></p></div>\n\
+             <div class=\"wide\"><table class=\"matrix looked\">\n<thead><tr><th></th>",
+            escape(&self.source),
+            escape(&self.target)
+        )?;
         for word in &self.source_words {
-            let _ = write!(body, "<th dir=\"auto\">{}</th>", escaped(&word.text));
+            write!(html, "<th dir=\"auto\">{}</th>", escape(&word.text))?;
         }
-        body += "</tr>\n";
+        html.push_str("</tr></thead>\n<tbody>\n");
         for (word, row) in self.target_words.iter().zip(&self.weights) {
-            let _ = write!(body, "<tr><th dir=\"auto\">{}</th>", escaped(&word.text));
+            write!(html, "<tr><th dir=\"auto\">{}</th>", escape(&word.text))?;
             for weight in row {
-                let _ = write!(
-                    body,
-                    "<td style=\"background: rgba(20, 110, 180, {weight:.3})\" title=\"{weight:.3}\">{}</td>",
-                    if *weight >= 0.1 {
-                        format!("{weight:.2}")
-                    } else {
-                        String::new()
-                    }
-                );
+                let shown = match *weight >= 0.1 {
+                    true => format!("{weight:.2}"),
+                    false => String::new(),
+                };
+                write!(
+                    html,
+                    "<td style=\"--share:{weight:.3}\" title=\"{weight:.3}\">{shown}</td>"
+                )?;
             }
-            body += "</tr>\n";
+            html.push_str("</tr>\n");
         }
-        let _ = write!(
-            body,
-            "</table>\n<p>{}</p>\n<p><code>{}</code></p>\n",
-            escaped(&self.method),
+        writeln!(
+            html,
+            "</tbody></table></div>\n<p class=\"quiet\">{}</p>\n<p class=\"quiet\">Links: <code>{}</code></p>",
+            escape(&self.method),
             self.pharaoh()
-        );
-        page("Regard: alignment", &body)
+        )
     }
 }
 

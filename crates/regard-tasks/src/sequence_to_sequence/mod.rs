@@ -12,6 +12,7 @@ mod explain;
 mod judge;
 mod learner;
 mod letters;
+mod page;
 mod plan;
 mod report;
 mod run;

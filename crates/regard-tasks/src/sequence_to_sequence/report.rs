@@ -1,4 +1,4 @@
-//! What a run reports, as data (`report.json`), as prose (`README.md`) and as a page.
+//! What a run reports, as data (`report.json`) and as prose (`README.md`); [`page`](super::page) shows it.
 
 use std::fmt::Write;
 
@@ -146,85 +146,4 @@ pub(super) fn readme(report: &PairReport) -> String {
         );
     }
     text
-}
-
-/// The report as a page that needs nothing else.
-pub(super) fn html(report: &PairReport, samples: &[SampleOutput]) -> String {
-    let mut body = format!("<h1>A model for {}</h1>\n", report.task.name());
-    let _ = writeln!(
-        body,
-        "<p>Reads <code>{}</code>, writes <code>{}</code>. Scores on {} ({} pairs), with bootstrap 95&nbsp;% intervals.</p>",
-        escaped(&report.source_column),
-        escaped(&report.target_column),
-        escaped(&report.scored_on),
-        report.scored_pairs
-    );
-    body += "<table><tr><th></th>";
-    for score in &report.scores {
-        let _ = write!(
-            body,
-            "<th title=\"{}\">{}</th>",
-            escaped(&score.signature),
-            score.name
-        );
-    }
-    body += "</tr>\n";
-    let mut row = |name: &str, scores: &[TextScore]| {
-        let _ = write!(body, "<tr><td>{}</td>", escaped(name));
-        for score in scores {
-            let _ = write!(body, "<td>{}</td>", shown(score));
-        }
-        body += "</tr>\n";
-    };
-    row("this model", &report.scores);
-    for rival in &report.rivals {
-        row(&rival.name, &rival.scores);
-    }
-    body += "</table>\n<ul>";
-    for verdict in &report.verdicts {
-        let _ = write!(body, "<li>{}</li>", escaped(verdict));
-    }
-    body += "</ul>\n<h2>Some outputs</h2>\n<table><tr><th>source</th><th>reference</th><th>written</th></tr>\n";
-    for sample in samples {
-        let _ = writeln!(
-            body,
-            "<tr><td dir=\"auto\">{}</td><td dir=\"auto\">{}</td><td dir=\"auto\">{}</td></tr>",
-            escaped(&sample.source),
-            escaped(&sample.reference),
-            escaped(&sample.written)
-        );
-    }
-    body += "</table>\n<h2>Training</h2>\n<table><tr><th>epoch</th><th>training loss</th><th>validation loss</th><th>score</th></tr>\n";
-    for point in &report.training.curve {
-        let _ = writeln!(
-            body,
-            "<tr><td>{}</td><td>{:.3}</td><td>{:.3}</td><td>{:.2}</td></tr>",
-            point.epoch, point.train_loss, point.validation_loss, point.validation_accuracy
-        );
-    }
-    body += "</table>\n<ul>";
-    for note in report.data_notes.iter().chain(&report.training.notes) {
-        let _ = write!(body, "<li>{}</li>", escaped(note));
-    }
-    body += "</ul>\n";
-    page(&format!("Regard: {}", report.task.name()), &body)
-}
-
-/// A page of its own around a body.
-pub(super) fn page(title: &str, body: &str) -> String {
-    format!(
-        "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><title>{}</title>\n<style>\n{STYLE}</style></head>\n<body>\n{body}</body></html>\n",
-        escaped(title)
-    )
-}
-
-const STYLE: &str = "body { font: 16px/1.5 system-ui, sans-serif; max-width: 70rem; margin: 2rem auto; padding: 0 1rem; }\n\
-table { border-collapse: collapse; }\ntd, th { border: 1px solid #ccc; padding: .2rem .6rem; text-align: start; vertical-align: top; }\n";
-
-/// Text as HTML takes it.
-pub(super) fn escaped(text: &str) -> String {
-    text.replace('&', "&amp;")
-        .replace('<', "&lt;")
-        .replace('>', "&gt;")
-        .replace('"', "&quot;")
 }

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Alignment;
 use super::alignment::Word;
-use super::report::{escaped, page};
+use crate::report::{escape, page};
 
 /// The span of the source that a written word came from: the fewest neighbouring words with half of its attention.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -88,54 +88,61 @@ fn plain(word: &str) -> String {
 impl Alignment {
     /// A page with the source, the darker where the summary looked, and for each word a link to its span.
     pub fn tracing_html(&self) -> String {
+        page("Explanation: where each word came from", |html| {
+            self.write_spans(html)
+        })
+    }
+
+    fn write_spans(&self, html: &mut String) -> std::fmt::Result {
         let mut looked = vec![0.0_f32; self.source_words.len()];
         for row in &self.weights {
             let sums = looked.iter_mut().zip(row);
             sums.for_each(|(most, weight)| *most = most.max(*weight));
         }
-        let mut body =
-            String::from("<h1>Where each word came from</h1>\n<p class=\"source\" dir=\"auto\">");
+        html.push_str(
+            "<p class=\"eyebrow\">Regard explanation</p>\n<h1>Where each word came from</h1>\n\
+             <div class=\"example\"><p class=\"text\" dir=\"auto\">",
+        );
         let mut at = 0;
         for (number, (word, weight)) in self.source_words.iter().zip(&looked).enumerate() {
-            let _ = write!(
-                body,
-                "{}<span id=\"w{number}\" style=\"background: rgba(20, 110, 180, {:.3})\" title=\"{weight:.2}\">{}</span>",
-                escaped(&self.source[at..word.start]),
-                weight * 0.6,
-                escaped(&word.text)
-            );
+            write!(
+                html,
+                "{}<mark id=\"w{number}\" style=\"--weight:{weight:.2}\" title=\"{weight:.2}\">{}</mark>",
+                escape(&self.source[at..word.start]),
+                escape(&word.text)
+            )?;
             at = word.end;
         }
-        let _ = writeln!(body, "{}</p>", escaped(&self.source[at..]));
-        body += "<table><tr><th>word</th><th>came from</th><th>share of its attention</th>";
-        body += if self.copied.is_some() {
-            "<th>copied</th>"
-        } else {
-            ""
-        };
-        body += "<th></th></tr>\n";
+        writeln!(html, "{}</p></div>", escape(&self.source[at..]))?;
+        html.push_str("<div class=\"wide\"><table class=\"texts\">\n<thead><tr><th>word</th><th>came from</th><th>share of its attention</th>");
+        if self.copied.is_some() {
+            html.push_str("<th>copied</th>");
+        }
+        html.push_str("<th></th></tr></thead>\n<tbody>\n");
         for (at, (word, trace)) in self.target_words.iter().zip(&self.traces).enumerate() {
-            let _ = write!(body, "<tr><th dir=\"auto\">{}</th>", escaped(&word.text));
+            write!(html, "<tr><td dir=\"auto\">{}</td>", escape(&word.text))?;
             let copied = self.copied.as_ref().map(|copied| copied[at]);
             let copied = copied.map_or(String::new(), |share| format!("<td>{share:.2}</td>"));
-            let _ = match trace {
+            match trace {
                 None => writeln!(
-                    body,
+                    html,
                     "<td></td><td></td>{copied}<td>it looked at no word</td></tr>"
-                ),
+                )?,
                 Some(trace) => writeln!(
-                    body,
+                    html,
                     "<td dir=\"auto\"><a href=\"#w{}\">{}</a></td><td>{:.2}</td>{copied}<td>{}</td></tr>",
                     trace.first,
-                    escaped(&self.source[trace.start..trace.end]),
+                    escape(&self.source[trace.start..trace.end]),
                     trace.weight,
                     trace.origin.said()
-                ),
-            };
+                )?,
+            }
         }
-        let _ = write!(body, "</table>\n<p>{}</p>\n", escaped(&self.method));
-        body += "<style>.source span:target { outline: 2px solid; }</style>\n";
-        page("Regard: where each word came from", &body)
+        writeln!(
+            html,
+            "</tbody></table></div>\n<p class=\"quiet\">{}</p>",
+            escape(&self.method)
+        )
     }
 }
 

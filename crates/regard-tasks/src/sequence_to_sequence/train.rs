@@ -10,12 +10,13 @@ use super::config::{self, Config};
 use super::data::{Examples, Pairs};
 use super::learner::PairLearner;
 use super::letters::{letters, swapped};
+use super::page;
 use super::plan::Plan;
 use super::report::{self, PairReport};
 use super::run::Writer;
 use super::vocabularies::Vocabularies;
 use super::{Kind, PairColumns, PairFiles, Settings, judge};
-use crate::report::ModelFacts;
+use crate::report::{FileFacts, ModelFacts};
 use crate::run_folder::RunFolder;
 use crate::splits::hold_out;
 use crate::trainer::{self, Event, Listener};
@@ -89,7 +90,10 @@ pub fn train(request: &TrainRequest, listener: &mut dyn Listener) -> Result<Pair
         files.as_ref().map(read).transpose()
     };
     let (given, test) = (read(&request.validation)?, read(&request.test)?);
-    let (notes, warnings) = remarks(&all, [given.as_ref(), test.as_ref()]);
+    let others = [given.as_ref(), test.as_ref()];
+    let (notes, warnings) = remarks(&all, others);
+    let others = others.into_iter().flatten();
+    let other_files: Vec<FileFacts> = others.flat_map(|pairs| pairs.files.clone()).collect();
     for note in &notes {
         listener.hear(&Event::Said(note.clone()));
     }
@@ -210,7 +214,7 @@ pub fn train(request: &TrainRequest, listener: &mut dyn Listener) -> Result<Pair
     let report = PairReport {
         format: 1,
         task: request.kind,
-        files: all.files.clone(),
+        files: [all.files.clone(), other_files].concat(),
         source_column: all.source_column.clone(),
         target_column: all.target_column.clone(),
         train_pairs: learned.len(),
@@ -227,7 +231,7 @@ pub fn train(request: &TrainRequest, listener: &mut dyn Listener) -> Result<Pair
     writer.set_report(report.clone());
     let samples = judge::samples(scored, &result.written, SHOWN_SAMPLES);
     let (tokenizer, of_source) = vocabularies.files()?;
-    let page = ("report.html".to_owned(), report::html(&report, &samples));
+    let page = ("report.html".to_owned(), page::html(&report, &samples));
     let parts = bundle::BundleParts {
         task: request.kind.name().to_owned(),
         config: bundle::to_json(writer.config())?,

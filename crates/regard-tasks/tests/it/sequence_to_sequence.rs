@@ -79,6 +79,32 @@ pub(crate) fn tables(path: PathBuf) -> PairFiles {
 }
 
 #[test]
+fn the_report_names_every_file_that_was_read() {
+    let folder = TempDir::new().unwrap();
+    let mut request = request(folder.path(), &pairs(60), "model");
+    request.settings.epochs = Some(1);
+    let read = |name: &str, rows: usize| {
+        let path = folder.path().join(name);
+        fs::write(&path, pairs(rows)).unwrap();
+        Some(tables(path))
+    };
+    request.validation = read("held.tsv", 10);
+    request.test = read("test.tsv", 12);
+    let report = train(&request, &mut Ears::default()).unwrap();
+    let rows: Vec<(&str, usize)> = report
+        .files
+        .iter()
+        .map(|file| (file.name.as_str(), file.rows))
+        .collect();
+    let expected = [("pairs.tsv", 60), ("held.tsv", 10), ("test.tsv", 12)];
+    assert_eq!(rows, expected);
+    let page = fs::read_to_string(request.out.join("report.html")).unwrap();
+    for (name, _) in expected {
+        assert!(page.contains(name), "{name}");
+    }
+}
+
+#[test]
 fn a_translator_learns_every_script_and_its_folder_answers_aligns_and_scores() {
     let folder = TempDir::new().unwrap();
     let request = request(folder.path(), &pairs(1200), "model");
