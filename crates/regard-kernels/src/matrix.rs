@@ -398,17 +398,21 @@ mod tests {
 
     #[test]
     fn any_number_of_threads_gives_the_same_bits() {
-        let (a, b) = (numbers(301 * 700, 1), numbers(700 * 130, 2));
-        let left = ArrayView2::from_shape((301, 700), &a).unwrap();
-        let right = ArrayView2::from_shape((700, 130), &b).unwrap();
-        let with = |threads: usize| {
-            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
-            pool.unwrap()
-                .install(|| [Precision::F32, Precision::Bf16].map(|p| p.run(|| both(left, right))))
-        };
-        let one = with(1);
-        for threads in [2, 3, 8] {
-            assert_eq!(one, with(threads));
+        // Threads share the rows, or the columns of few.
+        for (rows, columns) in [(301, 130), (40, 130), (40, 160)] {
+            let (a, b) = (numbers(rows * 700, 1), numbers(700 * columns, 2));
+            let left = ArrayView2::from_shape((rows, 700), &a).unwrap();
+            let right = ArrayView2::from_shape((700, columns), &b).unwrap();
+            let with = |threads: usize| {
+                let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
+                let precisions = [Precision::F32, Precision::Bf16];
+                pool.unwrap()
+                    .install(|| precisions.map(|p| p.run(|| both(left, right))))
+            };
+            let one = with(1);
+            for threads in [2, 3, 8] {
+                assert_eq!(one, with(threads));
+            }
         }
     }
 
@@ -423,8 +427,13 @@ mod tests {
 
     #[test]
     fn rows_are_finished_once_all_their_parts_are_summed() {
-        // Deep and wide enough that the right side is packed in several parts.
-        let (rows, depth, columns) = (130, 1400, 520);
+        // Deep and wide enough that the right side is packed in several parts; few rows, too, whose columns are shared.
+        finishes((130, 1400, 520));
+        finishes((60, 1400, 520));
+        finishes((60, 700, 512));
+    }
+
+    fn finishes((rows, depth, columns): (usize, usize, usize)) {
         let (a, b, bias) = (
             numbers(rows * depth, 1),
             numbers(depth * columns, 2),
