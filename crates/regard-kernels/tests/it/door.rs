@@ -157,8 +157,8 @@ fn endless(one: &Array4<f32>, shape: (usize, usize, usize, usize)) -> ndarray::A
 #[test]
 fn a_result_that_there_is_no_memory_for_is_refused() {
     let one = zeros((1, 1, 1, 1));
-    // A petabyte of results or more, of inputs that take four bytes.
-    let long = endless(&one, (1, 1, 1 << 40, 8));
+    // 128 TiB of results or more, of inputs that take four bytes: no process has room for them, whatever the system promises.
+    let long = endless(&one, (1, 1, 1 << 45, 8));
     let many = endless(&one, (1, 1, 1 << 25, 1));
     let attention = Attention::new();
     let refusal = |found: Result<(), regard_kernels::Error>| {
@@ -172,7 +172,7 @@ fn a_result_that_there_is_no_memory_for_is_refused() {
     let short = endless(&one, (1, 1, 1, 8));
     assert_eq!(
         refusal(attention.forward(long, short, short).map(drop)),
-        "there is not enough memory for `out` of shape [1, 1, 1099511627776, 8]"
+        "there is not enough memory for `out` of shape [1, 1, 35184372088832, 8]"
     );
     assert_eq!(
         refusal(attention.weights(many, many).map(drop)),
