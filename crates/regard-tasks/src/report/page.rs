@@ -181,10 +181,6 @@ fn details(html: &mut String, report: &Report) -> Result {
         .iter()
         .map(|(label, rows)| format!("<bdi>{}</bdi> {}", escape(label), thousands(*rows)))
         .collect();
-    let parts = model
-        .parts
-        .iter()
-        .map(|(name, count)| format!("<code>{}</code> {}", escape(name), thousands(*count)));
     let all = |lines: &[String]| lines.iter().map(|line| escape(line)).collect::<Vec<_>>();
     let mut entry = |name: &str, values: &[String]| parts::entry(html, name, values);
     entry(
@@ -204,31 +200,7 @@ fn details(html: &mut String, report: &Report) -> Result {
             )],
         )?;
     }
-    let vocabulary = match model.vocabulary {
-        0 => String::new(),
-        pieces => format!(", vocabulary {}", thousands(pieces)),
-    };
-    entry(
-        "model",
-        &[format!(
-            "{}, {} parameters, {:.1} MB{vocabulary}",
-            escape(&model.kind),
-            thousands(model.parameters),
-            model.bytes as f64 / 1e6,
-        )],
-    )?;
-    entry("its parts", &[parts.collect::<Vec<_>>().join(" · ")])?;
-    entry(
-        "training",
-        &[format!(
-            "{} steps, {} epochs, seed {}; {}",
-            thousands(training.steps as usize),
-            training.epochs,
-            training.seed,
-            escape(&training.stopped)
-        )],
-    )?;
-    entry("decided", &all(&training.notes))?;
+    parts::model_and_training(html, model, training)?;
     html.push_str("</dl>\n");
     Ok(())
 }

@@ -4,7 +4,7 @@ use std::fmt::{Result, Write};
 
 use super::curve::curves;
 use super::page::{escape, thousands};
-use super::{FileFacts, TrainingFacts};
+use super::{FileFacts, ModelFacts, TrainingFacts};
 
 /// Numbers that are worth a look before anything else, each with what it is.
 pub(crate) fn facts(html: &mut String, facts: &[(String, String)]) -> Result {
@@ -80,6 +80,40 @@ pub(crate) fn file(file: &FileFacts) -> String {
         "{name}, {} rows <small>SHA-256 <code>{sha256}</code></small>",
         thousands(file.rows)
     )
+}
+
+/// What learned, and how: the end of the details.
+pub(crate) fn model_and_training(
+    html: &mut String,
+    model: &ModelFacts,
+    training: &TrainingFacts,
+) -> Result {
+    let vocabulary = match model.vocabulary {
+        0 => String::new(),
+        pieces => format!(", vocabulary {}", thousands(pieces)),
+    };
+    let facts = format!(
+        "{}, {} parameters, {:.1} MB{vocabulary}",
+        escape(&model.kind),
+        thousands(model.parameters),
+        model.bytes as f64 / 1e6,
+    );
+    let parts = model
+        .parts
+        .iter()
+        .map(|(name, count)| format!("<code>{}</code> {}", escape(name), thousands(*count)));
+    let steps = format!(
+        "{} steps, {} epochs, seed {}; {}",
+        thousands(training.steps as usize),
+        training.epochs,
+        training.seed,
+        escape(&training.stopped)
+    );
+    let notes: Vec<String> = training.notes.iter().map(|note| escape(note)).collect();
+    entry(html, "model", &[facts])?;
+    entry(html, "its parts", &[parts.collect::<Vec<_>>().join(" · ")])?;
+    entry(html, "training", &[steps])?;
+    entry(html, "decided", &notes)
 }
 
 /// 1234567 as `1.2 M`.

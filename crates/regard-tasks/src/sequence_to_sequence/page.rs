@@ -133,10 +133,6 @@ fn outputs(html: &mut String, samples: &[SampleOutput]) -> Result {
 fn details(html: &mut String, report: &PairReport) -> Result {
     let (model, training) = (&report.model, &report.training);
     let all = |lines: &[String]| lines.iter().map(|line| escape(line)).collect::<Vec<_>>();
-    let model_parts = model
-        .parts
-        .iter()
-        .map(|(name, count)| format!("<code>{}</code> {}", escape(name), thousands(*count)));
     let signatures = report.scores.iter().map(|score| {
         let (name, signature) = (escape(&score.name), escape(&score.signature));
         format!("{name} <code>{signature}</code>")
@@ -157,28 +153,7 @@ fn details(html: &mut String, report: &PairReport) -> Result {
     )?;
     entry("left out, cut, inferred", &all(&report.data_notes))?;
     entry("signatures", &signatures.collect::<Vec<_>>())?;
-    entry(
-        "model",
-        &[format!(
-            "{}, {} parameters, {:.1} MB, vocabulary {}",
-            escape(&model.kind),
-            thousands(model.parameters),
-            model.bytes as f64 / 1e6,
-            thousands(model.vocabulary)
-        )],
-    )?;
-    entry("its parts", &[model_parts.collect::<Vec<_>>().join(" · ")])?;
-    entry(
-        "training",
-        &[format!(
-            "{} steps, {} epochs, seed {}; {}",
-            thousands(training.steps as usize),
-            training.epochs,
-            training.seed,
-            escape(&training.stopped)
-        )],
-    )?;
-    entry("decided", &all(&training.notes))?;
+    parts::model_and_training(html, model, training)?;
     html.push_str("</dl>\n");
     Ok(())
 }
