@@ -1,16 +1,16 @@
-//! The product of two whole matrices: both sides are packed part by part, and threads share the rows.
+//! The product of two whole matrices: both sides are packed part by part, and threads share the rows, or the columns of few.
 
 use std::cell::Cell;
-use std::marker::PhantomData;
 use std::mem::MaybeUninit;
 
+use super::block::Block;
 use super::clock::counted;
 use super::lines::Lines;
-use super::panels::{Means, Panels, Side, pack_tile, tile_step};
-use super::product::{Tile, tile_rows};
+use super::panels::{Means, Panels, Side};
 use super::rounded_blocks;
 use super::rounded_rows::RoundedRows;
-use super::{BLOCK, Kernel, Simd, run, run_pairs};
+use super::rows::Rows;
+use super::{BLOCK, run, run_pairs};
 use crate::threads::share_out;
 use crate::{Isa, Precision};
 
@@ -38,7 +38,7 @@ pub(crate) type Finish<'a> = dyn Fn(usize, &mut [f32], &mut [f32]) + Sync + 'a;
 
 /// Steps of the sums at a time: a panel of so many steps and 2 · 16 columns is 32 KiB, of 2 · 8 half of that: it stays in
 /// the first cache, or next to it, while the rows go by.
-const DEPTH: usize = 256;
+pub(super) const DEPTH: usize = 256;
 /// Rows of a task at most: packed with `DEPTH` steps 150 KiB, which stay in the second cache while the panels go by. With 112
 /// products were 2 to 4 % slower on AVX-512, with 224 up to 15 %; the other sizes here make no such difference.
 const ROWS: usize = 128;
@@ -56,7 +56,7 @@ const FEW: usize = 512;
 /// 4 KiB one), so each task copies the panel. One thread with AVX-512, as it lies and copied: 140 and 134 GFLOP/s in 128 ×
 /// 6,272 · 6,272 × 128, 144 and 145 with 384 columns; packed as a whole and copied: 122 and 133 in 256 × 4,096 · 4,096 ×
 /// 1,024, 145 and 161 in 128 × 256 · 256 × 1,024.
-const SHORT: usize = 512;
+pub(super) const SHORT: usize = 512;
 /// Columns of the widest panel.
 const PANEL: usize = 32;
 /// Rows of the left side at most, for threads that share the columns: each then reads its part of the right side alone, where sharing the
@@ -197,7 +197,7 @@ fn by_parts(
 
 /// The right side as the tiles read it.
 #[derive(Clone, Copy)]
-enum Laid<'a> {
+pub(super) enum Laid<'a> {
     Panels(&'a Panels),
     /// Rows of whole panels, copied panel by panel where they are long.
     Rows(Isa, Side<'a>),
@@ -219,7 +219,7 @@ impl Laid<'_> {
     }
 
     /// Rows and columns.
-    fn dim(&self) -> (usize, usize) {
+    pub(super) fn dim(&self) -> (usize, usize) {
         match self {
             Laid::Panels(panels) => (panels.rows, panels.columns),
             Laid::Rows(_, side) => (side.rows, side.columns),
@@ -323,7 +323,7 @@ fn by_rows(
     }
 }
 
-/// Threads share the columns, in whole panels: of few rows each would read the whole right side.
+/// Threads share the columns, in whole panels: see [`SHARED_ROWS`].
 fn by_columns(
     left: Side<'_>,
     right: Laid<'_>,
@@ -371,209 +371,10 @@ fn by_columns(
     rayon::scope(|_| share_out(finished.collect(), 1, finish));
 }
 
-/// Some columns of all rows of a result, which nobody else touches while this lives.
-struct Block<'a> {
-    /// The first column of the first row.
-    pointer: *mut MaybeUninit<f32>,
-    rows: usize,
-    /// How far apart the rows are.
-    step: usize,
-    columns: std::ops::Range<usize>,
-    _out: PhantomData<&'a mut [MaybeUninit<f32>]>,
-}
-
-// SAFETY: it stands for numbers that it alone may write, as a `&mut` of them would.
-unsafe impl Send for Block<'_> {}
-
-impl<'a> Block<'a> {
-    /// All columns.
-    fn of_rows(out: &'a mut [MaybeUninit<f32>], columns: usize) -> Self {
-        let all = Self::of_columns(out, columns, columns).next();
-        all.expect("a result that is not empty")
-    }
-
-    /// Blocks of so many columns of all rows.
-    fn of_columns(
-        out: &'a mut [MaybeUninit<f32>],
-        columns: usize,
-        wide: usize,
-    ) -> impl Iterator<Item = Self> {
-        let rows = out.len() / columns;
-        assert_eq!(out.len(), rows * columns);
-        let pointer = out.as_mut_ptr();
-        (0..columns).step_by(wide).map(move |first| Self {
-            pointer: pointer.wrapping_add(first),
-            rows,
-            step: columns,
-            columns: first..columns.min(first + wide),
-            _out: PhantomData,
-        })
-    }
-
-    /// Where a number of the block lies.
-    fn at(&mut self, row: usize, column: usize) -> *mut MaybeUninit<f32> {
-        assert!(row < self.rows && self.columns.contains(&column));
-        let place = row * self.step + column - self.columns.start;
-        self.pointer.wrapping_add(place)
-    }
-
-    /// The block's part of a row.
-    fn row(&mut self, row: usize) -> &mut [MaybeUninit<f32>] {
-        let start = self.at(row, self.columns.start);
-        // SAFETY: it lies in the result, and is this block's alone.
-        unsafe { std::slice::from_raw_parts_mut(start, self.columns.len()) }
-    }
-}
-
 /// What a thread does at a time.
 struct Task<'a> {
     first: usize,
     out: &'a mut [MaybeUninit<f32>],
     second: &'a mut [f32],
     sums: Option<&'a mut [f32]>,
-}
-
-/// Some rows of the result.
-struct Rows<'a> {
-    left: Side<'a>,
-    first: usize,
-    right: Laid<'a>,
-    start: Start<'a>,
-    /// As many rows as there are.
-    out: Block<'a>,
-    /// For the columns of a right side in rows.
-    sums: Option<&'a mut [f32]>,
-    /// For the left side.
-    room: &'a mut Lines,
-}
-
-impl Kernel for Rows<'_> {
-    type Output = ();
-
-    #[inline(always)]
-    fn call<S: Simd>(self, simd: S) {
-        let (depth, columns) = self.right.dim();
-        let panel = 2 * S::LANES;
-        let mut out = self.out;
-        let (rows, own) = (out.rows, out.columns.clone());
-        assert!(own.start.is_multiple_of(panel) && own.end <= columns);
-        // Where a step of a panel lies is `panel's start + step · right_step`, and a whole panel is there to be read.
-        let (values, of_panel, of_step) = match self.right {
-            Laid::Panels(panels) => {
-                let length = columns.div_ceil(panel) * panel * depth;
-                assert_eq!(panels.values().len(), length);
-                (panels.values(), panel * depth, panel)
-            }
-            Laid::Rows(_, side) => {
-                assert!(side.column_step == 1 && columns.is_multiple_of(panel));
-                side.check();
-                (side.values, panel, side.row_step)
-            }
-        };
-        let mut sums = self.sums;
-        let left = self.left;
-        left.check();
-        assert!(self.first + rows <= left.rows && left.columns == depth);
-        let mut add = match self.start {
-            Start::Old => true,
-            Start::Bias(bias) => {
-                for row in 0..rows {
-                    let bias = &bias[own.clone()];
-                    out.row(row).iter_mut().zip(bias).for_each(|(out, x)| {
-                        out.write(*x);
-                    });
-                }
-                true
-            }
-            Start::Zero => false,
-        };
-        if depth == 0 && !add {
-            (0..rows).for_each(|row| out.row(row).fill(MaybeUninit::new(0.0)));
-        }
-        // Packing the left side pays where it lies in columns, is read for a few panels, and fills tiles. What lies in rows
-        // is read from one pointer a row: turning it cost 16 to 26 % of a product with 128 columns, and gained nothing with
-        // 1,024, even where the rows lie 4 KiB apart.
-        let packs = left.column_step != 1 && columns > 2 * panel && rows >= S::ROWS;
-        let step = tile_step::<S>();
-        // Every tile but the last three at most is of `ROWS` rows.
-        let tiles = if packs { rows.div_ceil(S::ROWS) + 3 } else { 0 };
-        let copies = matches!(self.right, Laid::Rows(_, side) if side.row_step > SHORT);
-        let most = DEPTH.min(depth);
-        let [of_tiles, of_copy] = [most * tiles * step, if copies { most * panel } else { 0 }];
-        let room = self.room.at_least(of_tiles + of_copy);
-        let (tiled, copy) = room.split_at_mut(of_tiles);
-        for from in (0..depth).step_by(DEPTH) {
-            let deep = DEPTH.min(depth - from);
-            let size = deep * step;
-            if packs {
-                let (mut row, mut tile) = (0, 0);
-                while row < rows {
-                    let taken = tile_rows(S::ROWS, rows - row);
-                    let to = &mut tiled[tile * size..][..size];
-                    pack_tile(simd, left, [self.first + row, taken], [from, deep], to);
-                    (row, tile) = (row + taken, tile + 1);
-                }
-            }
-            for column in own.clone().step_by(panel) {
-                let mut right = &values[column / panel * of_panel + from * of_step..];
-                let mut right_step = of_step;
-                if copies {
-                    let copy = &mut copy[..deep * panel];
-                    for (row, to) in copy.chunks_exact_mut(panel).enumerate() {
-                        let from = &right[row * of_step..][..panel];
-                        let vectors = from.chunks_exact(S::LANES);
-                        for (from, to) in vectors.zip(to.chunks_exact_mut(S::LANES)) {
-                            simd.store(simd.load(from), to);
-                        }
-                    }
-                    (right, right_step) = (copy, panel);
-                }
-                if let Some(sums) = &mut sums {
-                    let sums = &mut sums[column - own.start..][..panel];
-                    add_columns(simd, right, right_step, deep, sums);
-                }
-                let (mut row, mut tile) = (0, 0);
-                while row < rows {
-                    let taken = tile_rows(S::ROWS, rows - row);
-                    let (start, left_row, left_step) = if packs {
-                        (tiled[tile * size..][..size].as_ptr(), 1, step)
-                    } else {
-                        let at = (self.first + row) * left.row_step + from * left.column_step;
-                        (left.values[at..].as_ptr(), left.row_step, left.column_step)
-                    };
-                    let product = Tile {
-                        depth: deep,
-                        left: start,
-                        left_row,
-                        left_step,
-                        right: right.as_ptr(),
-                        right_step,
-                        into: out.at(row, column).cast(),
-                        into_row: columns,
-                        columns: (own.end - column).min(panel),
-                        add,
-                    };
-                    // SAFETY: `taken` rows and `deep` steps lie inside the left side, or inside its packed tile of that
-                    // size; `deep` steps of a whole panel inside the right side, and as many rows of the tile's columns inside
-                    // the block of the result, which is this task's, as asserted above. `add` reads what is initialised: given, filled, or written by the
-                    // steps before.
-                    row += unsafe { product.rows(simd, taken) };
-                    tile += 1;
-                }
-            }
-            add = true;
-        }
-    }
-}
-
-/// `sums[c] += Σ_p right[p · step + c]` for the columns of a panel.
-#[inline(always)]
-fn add_columns<S: Simd>(simd: S, right: &[f32], step: usize, deep: usize, sums: &mut [f32]) {
-    for (lane, sums) in sums.chunks_exact_mut(S::LANES).enumerate() {
-        let mut total = simd.load(sums);
-        for row in right.chunks(step).take(deep) {
-            total = simd.add(total, simd.load(&row[lane * S::LANES..]));
-        }
-        simd.store(total, sums);
-    }
 }

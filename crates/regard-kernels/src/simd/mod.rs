@@ -16,6 +16,7 @@ mod amx;
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+mod block;
 mod clock;
 mod dots;
 mod lines;
@@ -28,6 +29,7 @@ mod product;
 mod rounded;
 mod rounded_blocks;
 mod rounded_rows;
+mod rows;
 mod scalar;
 mod weighted;
 
