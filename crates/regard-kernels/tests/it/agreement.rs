@@ -4,8 +4,10 @@ use ndarray::Array4;
 use proptest::prelude::*;
 use regard_kernels::{Attention, Causal, Isa, reference};
 
-use crate::case::{Case, any_case, close, tolerance};
+use crate::any_case::any_case;
+use crate::case::Case;
 use crate::numbers::{Layout, Numbers, random};
+use crate::tolerance::{close, tolerance};
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() })]

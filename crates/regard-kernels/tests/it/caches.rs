@@ -3,8 +3,8 @@
 use ndarray::{Array2, Array4, Axis, concatenate, s};
 use regard_kernels::{Attention, Cache, CacheNumber, Cached, Causal, Isa, bf16, f16};
 
-use crate::case::{close, tolerance};
 use crate::numbers::random;
+use crate::tolerance::{close, tolerance};
 
 /// A cache filled in three steps of 40, 1 and 30 keys, and what it holds.
 fn filled<C: CacheNumber>() -> (Cache<C>, Array4<f32>, Array4<f32>) {

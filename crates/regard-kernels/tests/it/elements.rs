@@ -4,8 +4,9 @@ use ndarray::Array4;
 use proptest::prelude::*;
 use regard_kernels::{Attention, Causal, Element, Isa, Upstream, bf16, f16, reference};
 
-use crate::case::{any_case, tolerance};
+use crate::any_case::any_case;
 use crate::numbers::random;
+use crate::tolerance::tolerance;
 
 /// The largest difference from the definition, and the mean of its size.
 fn worst<'a, E: Element>(

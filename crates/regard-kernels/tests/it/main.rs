@@ -6,6 +6,7 @@
 #![expect(clippy::needless_pass_by_value, reason = "views stand for references")]
 
 mod agreement;
+mod any_case;
 mod caches;
 mod case;
 mod door;
@@ -16,4 +17,5 @@ mod odd_cases;
 mod packed;
 mod textbook;
 mod threads;
+mod tolerance;
 mod weights;

@@ -3,8 +3,8 @@
 use ndarray::{Array3, Array4, s};
 use regard_kernels::{Attention, Causal, Forward, Gradients, Isa};
 
-use crate::case::{close, tolerance};
 use crate::numbers::random;
+use crate::tolerance::{close, tolerance};
 
 /// Forward and backward; every gradient of the output is 1 unless it is given.
 fn both(

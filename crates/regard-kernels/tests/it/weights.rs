@@ -3,8 +3,8 @@
 use ndarray::{Array4, s};
 use regard_kernels::{Attention, Causal, Isa, merge};
 
-use crate::case::{close, tolerance};
 use crate::numbers::random;
+use crate::tolerance::{close, tolerance};
 
 #[test]
 fn the_largest_weights_and_the_sums_per_key_are_those_of_the_matrix() {
