@@ -71,7 +71,7 @@ impl<'u> Arithmetic<'u> {
         let alone = problem.softcap.is_none() && problem.slopes.is_none();
         let divides = problem.bias.is_none() || SCALES.contains(&scale);
         match self {
-            Arithmetic::Pairs(_) if alone && divides && scale > 0.0 => scale as f32 * LOG2_E,
+            Arithmetic::Pairs(_) if alone && divides && scale as f32 > 0.0 => scale as f32 * LOG2_E,
             _ => 1.0,
         }
     }

@@ -58,7 +58,7 @@ fn for_each<T: Send>(tasks: Vec<T>, operations: usize, f: impl Fn(T) + Send + Sy
 #[cfg(test)]
 mod tests {
     use half::bf16;
-    use ndarray::Array4;
+    use ndarray::{Array4, Axis, s};
 
     use crate::{Attention, Causal, Dropout, Element, Forward, Gradients, Isa, Precision};
 
@@ -194,6 +194,7 @@ mod tests {
                     plain.clone().window(Some(40), Some(3)),
                     plain.clone().softcap(1.5),
                     plain.clone().scale(-0.3),
+                    plain.clone().scale(1e-46).causal(Causal::BottomRight), // 0 in f32
                     plain.clone().dropout(Dropout {
                         probability: 0.3,
                         seed: 7,
@@ -215,6 +216,63 @@ mod tests {
         let all = Isa::available().into_iter().chain([Isa::WidePairs]);
         for isa in all.filter(|isa| isa.multiplies_bf16()) {
             in_pairs_as_in_f32(isa, 4, (9, 1800, 400, 200), &Attention::new());
+        }
+    }
+
+    /// Some queries meet scores that rise from block to block, by hundreds, others scores that do not, and some see nothing at first.
+    #[test]
+    fn pairs_of_bf16_keep_up_with_rising_scores_whatever_the_neighbours_do() {
+        let (queries, keys) = (40, 300);
+        let q = Array4::from_shape_fn((1, 1, queries, 2), |(_, _, i, c)| match c {
+            0 => [-1.0, 0.0, 0.3, 1.0, 4.0][i % 5],
+            _ => (i % 7) as f32 / 8.0,
+        });
+        let k = Array4::from_shape_fn((1, 1, keys, 2), |(_, _, j, c)| match c {
+            0 => (j / 4) as f32,
+            _ => (j % 11) as f32 / 4.0,
+        });
+        let (q, k) = (q.mapv(bf16::from_f32), k.mapv(bf16::from_f32));
+        let v = numbers((1, 1, keys, 5), 3).mapv(bf16::from_f32);
+        let hidden = Array4::from_shape_fn((1, 1, queries, keys), |(_, _, i, j)| j >= 90 * (i % 3));
+        let all = Isa::available().into_iter().chain([Isa::WidePairs]);
+        for isa in all.filter(|isa| isa.multiplies_bf16()) {
+            for mask in [None, Some(&hidden)] {
+                let forward = |isa: Isa, order: &[usize]| {
+                    let q = q.select(Axis(2), order);
+                    let mask = mask.map(|mask| mask.select(Axis(2), order));
+                    let mut attention = Attention::new().isa(isa).scale(1.0);
+                    if let Some(mask) = &mask {
+                        attention = attention.mask(mask.view());
+                    }
+                    let forward = attention.forward(q.view(), k.view(), v.view());
+                    forward.expect("a good call")
+                };
+                let order: Vec<usize> = (0..queries).collect();
+                let found = forward(isa, &order);
+                let expected = forward(Isa::Scalar, &order);
+                for (found, expected) in found.log_sum_exp.iter().zip(&expected.log_sum_exp) {
+                    let error = (found - expected).abs();
+                    assert!(
+                        error <= 1e-5 * expected.abs().max(1.0),
+                        "{isa}: {found}, {expected}"
+                    );
+                }
+                for (found, expected) in found.out.iter().zip(&expected.out) {
+                    let error = (found.to_f32() - expected.to_f32()).abs();
+                    assert!(error <= 1.0 / 64.0, "{isa}: {found} and {expected}");
+                }
+                let others: Vec<usize> = (0..queries).map(|i| i * 17 % queries).collect();
+                let exchanged = forward(isa, &others);
+                for (at, &query) in others.iter().enumerate() {
+                    let row =
+                        |forward: &Forward<bf16>, i| forward.out.slice(s![0, 0, i, ..]).to_owned();
+                    assert_eq!(
+                        row(&exchanged, at),
+                        row(&found, query),
+                        "{isa} query {query}"
+                    );
+                }
+            }
         }
     }
 

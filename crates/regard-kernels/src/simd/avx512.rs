@@ -94,6 +94,7 @@ impl<const PAIRS: bool> Simd for Avx512<PAIRS> {
     const LANES: usize = 16;
     // 14 × 2 sums, 2 vectors of the right side: 30 of 32 registers; the broadcast is part of the instruction.
     const ROWS: usize = 14;
+    const FLOORS: bool = true;
     type Vector = __m512;
 
     #[inline(always)]
@@ -254,9 +255,11 @@ impl<const PAIRS: bool> Simd for Avx512<PAIRS> {
 
     #[inline(always)]
     fn whole_and_rest(self, x: __m512) -> (__m512, __m512) {
+        /// `x` less its floor.
+        const FLOOR: i32 = 1;
         // SAFETY: `self` proves AVX-512DQ.
-        let rest = unsafe { _mm512_reduce_ps::<0>(x) };
-        (self.sub(x, rest), rest)
+        let rest = unsafe { _mm512_reduce_ps::<FLOOR>(x) };
+        (x, rest)
     }
 
     #[inline(always)]
@@ -272,6 +275,15 @@ impl<const PAIRS: bool> Simd for Avx512<PAIRS> {
         }
         // SAFETY: `self` proves AVX-512-BF16 and AVX-512BW.
         unsafe { paired(low, high) }
+    }
+
+    #[inline(always)]
+    fn pair_weights(self, low: __m512, high: __m512) -> __m512 {
+        if !PAIRS {
+            return pairs::pair(self, low, high);
+        }
+        // SAFETY: `self` proves AVX-512F.
+        unsafe { paired_weights(low, high) }
     }
 
     #[inline(always)]
@@ -316,6 +328,21 @@ impl<const PAIRS: bool> Simd for Avx512<PAIRS> {
 fn narrowed(first: __m512, second: __m512) -> __m512 {
     // SAFETY: as many bits.
     unsafe { std::mem::transmute(_mm512_cvtne2ps_pbh(second, first)) }
+}
+
+/// Four operations, where rounding by the instruction and putting in order are six on Sapphire Rapids, by LLVM's tables.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn paired_weights(low: __m512, high: __m512) -> __m512 {
+    /// `a | (b & c)`, as a table of the eight cases.
+    const LOW_OR_UPPER_HALF: i32 = 0b1111_1000;
+    let half = _mm512_set1_epi32(0x8000); // of what a bf16 can hold
+    let low = _mm512_srli_epi32::<16>(_mm512_add_epi32(_mm512_castps_si512(low), half));
+    let high = _mm512_add_epi32(_mm512_castps_si512(high), half);
+    let upper = _mm512_set1_epi32(0xffff_0000_u32 as i32);
+    _mm512_castsi512_ps(_mm512_ternarylogic_epi32::<LOW_OR_UPPER_HALF>(
+        low, high, upper,
+    ))
 }
 
 #[inline]

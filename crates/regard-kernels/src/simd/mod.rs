@@ -105,6 +105,9 @@ pub(crate) trait Simd: Copy + Send + Sync {
     const LANES: usize;
     /// Rows of the register tile of [`Product`]: with two vectors a row, what the registers hold.
     const ROWS: usize;
+    /// Whether [`Simd::times_power`] takes the floor of any number itself, so that nothing has to be made whole for it, and what
+    /// lies above 2¹²⁷ becomes ∞.
+    const FLOORS: bool = false;
     type Vector: Copy;
 
     /// Compiles `kernel` with these instructions, and runs it.
@@ -150,8 +153,8 @@ pub(crate) trait Simd: Copy + Send + Sync {
     /// Transposes a block of `LANES × LANES`: `to[c · to_row + r] = from[r · from_row + c]`.
     fn transpose(self, from: &[f32], from_row: usize, to: &mut [f32], to_row: usize);
 
-    /// `x` as an integer, in the form that [`Simd::times_power`] takes, and what is left of it, from −½ to ½. What lies below
-    /// −127 counts as −127; a NaN is left over.
+    /// `x` as an integer, in the form that [`Simd::times_power`] takes, and what is left of it: from −½ to ½, or, with
+    /// [`Simd::FLOORS`], from 0 to 1. What lies below −127 counts as −127; a NaN is left over.
     #[inline(always)]
     fn whole_and_rest(self, x: Self::Vector) -> (Self::Vector, Self::Vector) {
         // `max` gives its second argument where either is NaN, so a NaN stays one.
@@ -160,7 +163,7 @@ pub(crate) trait Simd: Copy + Send + Sync {
         (shifted, self.sub(x, self.sub(shifted, self.splat(ROUND))))
     }
 
-    /// `a · 2^whole`, where that is no larger than 2¹²⁷; 0 below 2⁻¹²⁶.
+    /// `a · 2^whole`; 0 below 2⁻¹²⁶, and, without [`Simd::FLOORS`], anything above 2¹²⁷.
     #[inline(always)]
     fn times_power(self, a: Self::Vector, whole: Self::Vector) -> Self::Vector {
         self.mul(a, self.shift_left(whole, 23))
@@ -170,6 +173,12 @@ pub(crate) trait Simd: Copy + Send + Sync {
     #[inline(always)]
     fn pair(self, low: Self::Vector, high: Self::Vector) -> Self::Vector {
         pairs::pair(self, low, high)
+    }
+
+    /// As [`Simd::pair`] for numbers from 0 on; one in the middle between two of bf16 may go either way, and of a NaN the sign.
+    #[inline(always)]
+    fn pair_weights(self, low: Self::Vector, high: Self::Vector) -> Self::Vector {
+        self.pair(low, high)
     }
 
     /// The numbers of `first`, then those of `second`, rounded to bf16: a word for each two neighbours.

@@ -378,4 +378,38 @@ mod tests {
             }
         }
     }
+
+    /// Two vectors of 16 weights.
+    struct Weights<'a>(&'a [f32], &'a mut [f32]);
+
+    impl Kernel for Weights<'_> {
+        type Output = ();
+        #[inline(always)]
+        fn call<S: Simd>(self, simd: S) {
+            let (a, b) = (simd.load(self.0), simd.load(&self.0[S::LANES..]));
+            simd.store(simd.pair_weights(a, b), self.1);
+        }
+    }
+
+    #[test]
+    fn weights_are_rounded_to_the_nearest() {
+        let mut weights: Vec<f32> = numbers(32, 5).into_iter().map(f32::abs).collect();
+        weights[..3].copy_from_slice(&[0.0, 1.0, f32::from_bits(0x3fff_8001)]);
+        for isa in isas() {
+            let mut words = [0.0; 16];
+            run_pairs(isa, Weights(&weights, &mut words));
+            for (i, found) in words.into_iter().enumerate() {
+                let [low, high] = [weights[i], weights[16 + i]].map(bf16::from_f32);
+                assert_eq!(found.to_bits(), word(low, high).to_bits(), "{isa} word {i}");
+            }
+            run_pairs(isa, Weights(&[f32::NAN; 32], &mut words));
+            for half in words
+                .map(f32::to_bits)
+                .into_iter()
+                .flat_map(|bits| [bits << 16, bits])
+            {
+                assert!(f32::from_bits(half).is_nan(), "{isa}");
+            }
+        }
+    }
 }
