@@ -125,6 +125,8 @@ impl<'u> Arithmetic<'u> {
             Arithmetic::Pairs(_) => {
                 let row = words::width(head.width());
                 let (spare, room) = room.split_at_mut(words::spare(head.width()));
+                // The room is that of the largest block: what no product reads stays as it is.
+                let room = &mut room[..rows.len().next_multiple_of(BLOCK) * row];
                 words::rows(simd, head, rows, &mut *room, row, spare);
                 Left::rows(room, row)
             }

@@ -57,17 +57,40 @@ pub(super) fn rows<S: Simd>(
             return;
         };
         for (numbers, into) in part.outer_iter().zip(&mut filled) {
-            let (pairs, last) = slice(&numbers).as_chunks::<2>();
-            let (words, padding) = into.split_at_mut(pairs.len());
-            for (into, &[low, high]) in words.iter_mut().zip(pairs) {
-                *into = word(low, high);
-            }
-            padding.fill(0.0);
-            if let Some(&last) = last.first() {
-                padding[0] = word(last, bf16::ZERO);
-            }
+            words_of_row(simd, slice(&numbers), into);
         }
         row += part.nrows();
+    }
+}
+
+/// Neighbours of a row side by side; zeros behind.
+#[inline(always)]
+fn words_of_row<S: Simd>(simd: S, row: &[bf16], into: &mut [f32]) {
+    let (vectors, rest) = row.split_at(row.len() / (2 * S::LANES) * (2 * S::LANES));
+    let (words, padding) = into.split_at_mut(vectors.len() / 2);
+    let of_words = words.chunks_exact_mut(S::LANES);
+    for (numbers, into) in vectors.chunks_exact(2 * S::LANES).zip(of_words) {
+        simd.store(simd.load_words(numbers), into);
+    }
+    padding.fill(0.0);
+    for (into, pair) in padding.iter_mut().zip(rest.chunks(2)) {
+        *into = word(pair[0], pair.get(1).copied().unwrap_or(bf16::ZERO));
+    }
+}
+
+/// `into[c]` holds `low[c]` and `high[c]`, as they are; zeros behind.
+#[inline(always)]
+fn words_of_rows<S: Simd>(simd: S, low: &[bf16], high: &[bf16], into: &mut [f32]) {
+    let vectors = low.len().min(high.len()) / S::LANES * S::LANES;
+    let ((low, low_rest), (high, high_rest)) = (low.split_at(vectors), high.split_at(vectors));
+    let (words, padding) = into.split_at_mut(vectors);
+    let both = low.chunks_exact(S::LANES).zip(high.chunks_exact(S::LANES));
+    for ((low, high), into) in both.zip(words.chunks_exact_mut(S::LANES)) {
+        simd.store(simd.load_pairs(low, high), into);
+    }
+    padding.fill(0.0);
+    for (into, (&low, &high)) in padding.iter_mut().zip(low_rest.iter().zip(high_rest)) {
+        *into = word(low, high);
     }
 }
 
@@ -133,17 +156,13 @@ pub(super) fn pairs_of_rows<S: Simd>(
             Some(part) => {
                 let mut rows = part.outer_iter();
                 for into in into.chunks_exact_mut(columns) {
-                    let (words, padding) = into.split_at_mut(width);
-                    padding.fill(0.0);
                     match (rows.next(), rows.next()) {
                         (Some(low), Some(high)) => {
-                            let both = slice(&low).iter().zip(slice(&high));
-                            for (into, (&low, &high)) in words.iter_mut().zip(both) {
-                                *into = word(low, high);
-                            }
+                            words_of_rows(simd, slice(&low), slice(&high), into);
                         }
                         (low, _) => {
-                            for (into, &low) in words.iter_mut().zip(low.iter().flatten()) {
+                            into.fill(0.0);
+                            for (into, &low) in into.iter_mut().zip(low.iter().flatten()) {
                                 *into = word(low, bf16::ZERO);
                             }
                         }

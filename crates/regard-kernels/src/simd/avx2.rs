@@ -4,7 +4,7 @@ use std::arch::x86_64::*;
 
 use half::bf16;
 
-use super::{Kernel, Simd};
+use super::{Kernel, Simd, holds_block};
 use crate::Isa;
 
 /// Proof that this processor has AVX2 and FMA: `detect` is the only way to get one.
@@ -158,23 +158,17 @@ impl Simd for Avx2 {
     }
 
     #[inline(always)]
+    fn load_words(self, from: &[bf16]) -> __m256 {
+        assert!(from.len() >= 2 * Self::LANES);
+        // SAFETY: asserted above; as many bytes, and any of them are numbers.
+        unsafe { self.load_at(from.as_ptr().cast()) }
+    }
+
+    #[inline(always)]
     fn transpose(self, from: &[f32], from_row: usize, to: &mut [f32], to_row: usize) {
-        let row = |r: usize| self.load(&from[r * from_row..]);
-        let rows = [
-            row(0),
-            row(1),
-            row(2),
-            row(3),
-            row(4),
-            row(5),
-            row(6),
-            row(7),
-        ];
-        // SAFETY: `self` proves AVX2 and FMA.
-        let columns = unsafe { transposed(rows) };
-        for (c, column) in columns.into_iter().enumerate() {
-            self.store(column, &mut to[c * to_row..]);
-        }
+        assert!(holds_block(self, from, from_row) && holds_block(self, to, to_row));
+        // SAFETY: asserted above.
+        unsafe { self.transpose_at(from.as_ptr(), from_row, to.as_mut_ptr(), to_row) }
     }
 
     #[inline(always)]
@@ -202,6 +196,38 @@ impl Simd for Avx2 {
     unsafe fn store_at(self, vector: __m256, to: *mut f32) {
         // SAFETY: `self` proves AVX2 and FMA; the caller promises `LANES` writable numbers.
         unsafe { _mm256_storeu_ps(to, vector) }
+    }
+}
+
+impl Avx2 {
+    /// [`Simd::transpose`], of a block that is known to lie in both.
+    ///
+    /// # Safety
+    /// Rows 0 to 7 at `from` are valid for reads of 8 numbers, those at `to` for writes.
+    #[inline(always)]
+    pub(super) unsafe fn transpose_at(
+        self,
+        from: *const f32,
+        from_row: usize,
+        to: *mut f32,
+        to_row: usize,
+    ) {
+        // SAFETY: the caller's promise; `self` proves AVX2 and FMA.
+        unsafe {
+            let columns = transposed([
+                self.load_at(from),
+                self.load_at(from.add(from_row)),
+                self.load_at(from.add(2 * from_row)),
+                self.load_at(from.add(3 * from_row)),
+                self.load_at(from.add(4 * from_row)),
+                self.load_at(from.add(5 * from_row)),
+                self.load_at(from.add(6 * from_row)),
+                self.load_at(from.add(7 * from_row)),
+            ]);
+            for (c, column) in columns.into_iter().enumerate() {
+                self.store_at(column, to.add(c * to_row));
+            }
+        }
     }
 }
 

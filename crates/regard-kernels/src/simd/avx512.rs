@@ -6,7 +6,7 @@ use half::bf16;
 
 use super::avx2::Avx2;
 use super::pairs::{self, BLOCK, Tile};
-use super::{Kernel, Simd};
+use super::{Kernel, Simd, holds_block};
 use crate::Isa;
 
 /// Proof that this processor has AVX-512F and DQ, AVX2 and FMA, and, if `PAIRS`, AVX-512-BF16 and AVX-512BW: `detect` is
@@ -239,17 +239,28 @@ impl<const PAIRS: bool> Simd for Avx512<PAIRS> {
         half.sum(half.add(low, high))
     }
 
-    // Four blocks of AVX2: this is a thousandth of the work, and so it runs on every machine that tests AVX2.
+    #[inline(always)]
+    fn load_words(self, from: &[bf16]) -> __m512 {
+        assert!(from.len() >= 2 * Self::LANES);
+        // SAFETY: asserted above; as many bytes, and any of them are numbers.
+        unsafe { self.load_at(from.as_ptr().cast()) }
+    }
+
+    // Four blocks of AVX2: so it runs on every machine that tests AVX2.
     #[inline(always)]
     fn transpose(self, from: &[f32], from_row: usize, to: &mut [f32], to_row: usize) {
+        assert!(holds_block(self, from, from_row) && holds_block(self, to, to_row));
         let half = Avx2::LANES;
         for (r, c) in [(0, 0), (0, half), (half, 0), (half, half)] {
-            Avx2::implied_by(self).transpose(
-                &from[r * from_row + c..],
-                from_row,
-                &mut to[c * to_row + r..],
-                to_row,
-            );
+            // SAFETY: a quarter of the block that lies in both, as asserted above.
+            unsafe {
+                Avx2::implied_by(self).transpose_at(
+                    from.as_ptr().add(r * from_row + c),
+                    from_row,
+                    to.as_mut_ptr().add(c * to_row + r),
+                    to_row,
+                );
+            }
         }
     }
 

@@ -150,6 +150,25 @@ pub(crate) trait Simd: Copy + Send + Sync {
     /// The sum of the numbers, by halves: the upper half is added to the lower until one is left.
     fn sum(self, a: Self::Vector) -> f32;
 
+    /// `2 · LANES` neighbours as `LANES` words, the earlier one of two in the lower half.
+    #[inline(always)]
+    fn load_words(self, from: &[bf16]) -> Self::Vector {
+        let mut words = [0.0; 16];
+        for (word, pair) in words[..Self::LANES].iter_mut().zip(from.as_chunks::<2>().0) {
+            *word = pairs::word(pair[0], pair[1]);
+        }
+        self.load(&words)
+    }
+
+    /// The first `LANES` numbers of `low` and of `high`, a word for each two.
+    #[inline(always)]
+    fn load_pairs(self, low: &[bf16], high: &[bf16]) -> Self::Vector {
+        assert!(low.len() >= Self::LANES && high.len() >= Self::LANES);
+        // SAFETY: asserted above.
+        let (low, high) = unsafe { (self.widen_at(low.as_ptr()), self.widen_at(high.as_ptr())) };
+        self.xor(self.shift_right(low, 16), high)
+    }
+
     /// Transposes a block of `LANES × LANES`: `to[c · to_row + r] = from[r · from_row + c]`.
     fn transpose(self, from: &[f32], from_row: usize, to: &mut [f32], to_row: usize);
 
@@ -210,4 +229,11 @@ pub(crate) trait Simd: Copy + Send + Sync {
     /// # Safety
     /// `to` is valid for writes of `LANES` numbers.
     unsafe fn store_at(self, vector: Self::Vector, to: *mut f32);
+}
+
+/// Whether a block of `LANES × LANES` lies in `numbers`, its rows `row` apart.
+#[cfg(target_arch = "x86_64")]
+fn holds_block<S: Simd>(_: S, numbers: &[f32], row: usize) -> bool {
+    let rest = numbers.len().checked_sub(S::LANES);
+    rest.is_some_and(|rest| row <= rest / (S::LANES - 1))
 }
