@@ -87,8 +87,8 @@ impl Running<'_> {
 
     /// As [`Running::weigh`], rounded to bf16, into `words` for two keys each; zeros up to whole blocks of them.
     ///
-    /// Beside tiles, looking for the highest score takes as long as a third of this. So a query keeps its reference point until the
-    /// weights of a block say that it was too low, and the block is weighed again.
+    /// Looking for the highest score first takes an eighth as many instructions as this. So a query keeps its reference point until
+    /// the weights of a block say that it was too low, and the block is weighed again.
     #[inline(always)]
     pub(super) fn weigh_in_words<S: Simd>(
         &mut self,
