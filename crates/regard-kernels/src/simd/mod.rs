@@ -153,6 +153,7 @@ pub(crate) trait Simd: Copy + Send + Sync {
     /// `2 · LANES` neighbours as `LANES` words, the earlier one of two in the lower half.
     #[inline(always)]
     fn load_words(self, from: &[bf16]) -> Self::Vector {
+        assert!(from.len() >= 2 * Self::LANES);
         let mut words = [0.0; 16];
         for (word, pair) in words[..Self::LANES].iter_mut().zip(from.as_chunks::<2>().0) {
             *word = pairs::word(pair[0], pair[1]);
