@@ -95,41 +95,26 @@ impl Running<'_> {
         simd: S,
         keys: usize,
         factor: f32,
-        (scores, from, step): (&[f32], usize, usize),
+        scores: (&[f32], usize, usize),
         at: (usize, usize),
         words: &mut [f32],
     ) {
         let lane = at.0 + at.1;
         let (lowest, above) = (simd.splat(f32::NEG_INFINITY), simd.splat(f32::INFINITY));
-        let mut sum = [0.0; LINE];
         let mut reach = lowest;
         if simd.any_above(simd.load(&self.m[lane..]), lowest) {
-            simd.run(InWords {
-                keys,
-                factor,
-                scores: (scores, from, step),
-                m: &self.m[lane..],
-                words: &mut *words,
-                sum: &mut sum,
-            });
+            let sum = weighed(simd, keys, factor, scores, &self.m[lane..], words);
             // A query that has seen nothing yet moves to what it sees first, whatever its neighbours do.
-            let known = simd.select_below(simd.splat(ENOUGH), simd.load(&sum), lowest, above);
+            let known = simd.select_below(simd.splat(ENOUGH), sum, lowest, above);
             reach = simd.select_below(lowest, simd.load(&self.m[lane..]), known, lowest);
             if !simd.any_above(above, reach) {
-                return self.add_weight(simd, lane, simd.load(&sum));
+                return self.add_weight(simd, lane, sum);
             }
         }
-        let highest = highest(simd, keys, factor, (scores, from, step));
+        let highest = highest(simd, keys, factor, scores);
         self.move_reference(simd, highest, reach, at);
-        simd.run(InWords {
-            keys,
-            factor,
-            scores: (scores, from, step),
-            m: &self.m[lane..],
-            words,
-            sum: &mut sum,
-        });
-        self.add_weight(simd, lane, simd.load(&sum));
+        let sum = weighed(simd, keys, factor, scores, &self.m[lane..], words);
+        self.add_weight(simd, lane, sum);
     }
 
     /// `l += sum`, for a vector of queries.
@@ -201,6 +186,28 @@ fn highest<S: Simd>(
 fn reference<S: Simd>(simd: S, m: &[f32]) -> S::Vector {
     let m = simd.load(m);
     simd.select_below(simd.splat(f32::NEG_INFINITY), m, m, simd.splat(0.0))
+}
+
+/// Weighs a block for a vector of queries by the reference points `m`, into `words`; the sums of the weights.
+#[inline(always)]
+fn weighed<S: Simd>(
+    simd: S,
+    keys: usize,
+    factor: f32,
+    scores: (&[f32], usize, usize),
+    m: &[f32],
+    words: &mut [f32],
+) -> S::Vector {
+    let mut sum = [0.0; LINE];
+    simd.run(InWords {
+        keys,
+        factor,
+        scores,
+        m,
+        words,
+        sum: &mut sum,
+    });
+    simd.load(&sum)
 }
 
 /// Writes 2^(factor · score − m) of each pair of a vector of queries into `words`, and the sums before they are rounded. Out of line:
