@@ -17,7 +17,7 @@
 
 use std::ops::Range;
 
-use ndarray::{Array4, ArrayView3, ArrayViewMut4, Axis, s};
+use ndarray::{Array5, ArrayView3, ArrayView5, ArrayViewMut2, ArrayViewMut3, s};
 
 use super::pairs::{KEYS, QUERIES};
 use super::part::{OfKeys, OfQueries, Part, room, run};
@@ -28,6 +28,7 @@ use super::{rounded, small};
 use crate::numbers::Numbers;
 use crate::problem::Problem;
 use crate::results::{GradientsMut, OptionGradients};
+use crate::threads::share_out;
 use crate::{Element, Isa};
 
 /// With as many heads as this, a task is a whole head.
@@ -35,6 +36,8 @@ const HEADS_ENOUGH: usize = 16;
 /// Into how many parts the keys of a head are cut otherwise, and how many keys a part has at least.
 const PARTS: usize = 8;
 pub(super) const PART: usize = 512;
+/// Tasks for each thread, where heads are cut: enough to end at about the same time.
+const TASKS: usize = 8;
 /// How many numbers all partial sums of `dq` together may take: 4 MiB.
 const PARTIAL_SUMS: usize = 1 << 20;
 
@@ -68,46 +71,25 @@ pub(crate) fn backward<'p>(
         small::backward(isa, problem, known, into);
         return of_options(isa, problem, known, wanted);
     }
-    let (batch, heads, queries, head_dim) = problem.q.dim();
-    let (_, kv_heads, keys, _) = problem.v.dim();
-    let GradientsMut {
-        q: mut dq,
-        k: mut dk,
-        v: mut dv,
-    } = into;
-    if batch * kv_heads >= HEADS_ENOUGH || keys <= PART {
-        let into = Results {
-            dq,
-            dk,
-            dv,
-            begin: true,
-        };
-        pass(isa, problem, known, 0..queries, keys.max(1), into);
+    let (queries, keys) = (problem.q.dim().2, problem.v.dim().2);
+    let heads = heads(problem, into);
+    if heads.len() >= HEADS_ENOUGH || keys <= PART {
+        let whole = heads.into_iter().map(|head| Part {
+            problem,
+            known,
+            batch: head.batch,
+            kv_head: head.kv_head,
+            keys: 0..keys,
+            queries: 0..queries,
+            of_queries: OfQueries {
+                begin: true,
+                dq: outer(head.dq).map(RowsMut::F32).collect(),
+            },
+            of_keys: Some(sums(head.dk, head.dv, true)),
+        });
+        pass(isa, problem, queries, whole.collect());
     } else {
-        let part = part_of(keys);
-        let parts = keys.div_ceil(part);
-        // As many queries at a time as the room for partial sums allows.
-        let per_query = (batch * heads * parts * head_dim).max(1);
-        let wave = (PARTIAL_SUMS / per_query / QUERIES).max(1) * QUERIES;
-        // Once at least: it is what zeroes `dk` and `dv`.
-        for start in (0..queries.max(1)).step_by(wave) {
-            let wave = start..queries.min(start + wave);
-            let mut partial = Array4::zeros((batch * parts, heads, wave.len(), head_dim));
-            let into = Results {
-                dq: partial.view_mut(),
-                dk: dk.view_mut(),
-                dv: dv.view_mut(),
-                begin: start == 0,
-            };
-            pass(isa, problem, known, wave.clone(), part, into);
-            let mut dq = dq.slice_mut(s![.., .., wave, ..]);
-            for (batch, mut dq) in dq.outer_iter_mut().enumerate() {
-                dq.fill(0.0);
-                for part in 0..parts {
-                    dq += &partial.index_axis(Axis(0), batch * parts + part);
-                }
-            }
-        }
+        in_parts(isa, problem, known, heads);
     }
     of_options(isa, problem, known, wanted)
 }
@@ -150,62 +132,120 @@ fn of_options<'p>(
     }
 }
 
-/// Where the gradients go.
-struct Results<'a> {
-    /// Whether `dk` and `dv` begin at 0; they are added to otherwise.
-    begin: bool,
-    /// `[batch · parts, heads, queries of the wave, head_dim]`.
-    dq: ArrayViewMut4<'a, f32>,
-    dk: ArrayViewMut4<'a, f32>,
-    dv: ArrayViewMut4<'a, f32>,
+/// A key head, and where the gradients of what meets in it go.
+struct Head<'a> {
+    batch: usize,
+    kv_head: usize,
+    /// `[group, queries, head_dim]`.
+    dq: ArrayViewMut3<'a, f32>,
+    dk: ArrayViewMut2<'a, f32>,
+    dv: ArrayViewMut2<'a, f32>,
 }
 
-/// Lets some queries of every head meet all keys, in parts of `part` keys.
-fn pass<'p>(
-    isa: Isa,
-    problem: &Problem<'p>,
-    known: &Known<'p, f32>,
-    queries: Range<usize>,
-    part: usize,
-    into: Results<'_>,
-) {
-    let (batch, heads, _, head_dim) = problem.q.dim();
-    let (_, kv_heads, keys, value_dim) = problem.v.dim();
-    let group = heads / kv_heads.max(1);
-    let parts = keys.div_ceil(part);
-    let mut dqs = Vec::new();
-    for dq in outer(into.dq) {
-        let of_groups = split(dq, group.max(1)).into_iter();
-        dqs.extend(of_groups.map(|dq| outer(dq).map(RowsMut::F32).collect::<Vec<_>>()));
+fn heads<'a>(problem: &Problem<'_>, into: GradientsMut<'a, f32>) -> Vec<Head<'a>> {
+    let of_batch = outer(into.q).zip(outer(into.k)).zip(outer(into.v));
+    let of_batch = of_batch.enumerate().map(|(batch, ((dq, dk), dv))| {
+        let dq = split(dq, problem.group().max(1));
+        let of_head = dq.into_iter().zip(outer(dk)).zip(outer(dv)).enumerate();
+        of_head.map(move |(kv_head, ((dq, dk), dv))| Head {
+            batch,
+            kv_head,
+            dq,
+            dk,
+            dv,
+        })
+    });
+    of_batch.flatten().collect()
+}
+
+fn sums<'a>(dk: ArrayViewMut2<'a, f32>, dv: ArrayViewMut2<'a, f32>, begin: bool) -> OfKeys<'a, 'a> {
+    let dense = |rows: ArrayViewMut2<'a, f32>| rows.into_slice();
+    OfKeys {
+        begin,
+        dk: dense(dk).expect("the door gives standard layout"),
+        dv: dense(dv).expect("the door gives standard layout"),
+        into: None,
     }
+}
+
+/// Cuts the keys of each head into parts, with a sum of `dq` for each. Some heads meet their keys at a time, and some of their
+/// queries.
+///
+/// Neither changes what is added in which order, so the number of heads may be that of the threads. It is small: their keys,
+/// values and sums are met again by the next queries, and are in the cache then. Those of 8 heads of 4,096 × 128 are 64 MiB.
+fn in_parts<'p>(isa: Isa, problem: &Problem<'p>, known: &Known<'p, f32>, mut heads: Vec<Head<'_>>) {
+    let (group, (_, _, queries, head_dim)) = (problem.group(), problem.q.dim());
+    let keys = problem.v.dim().2;
+    let part = part_of(keys);
+    let parts = keys.div_ceil(part);
+    let together = (TASKS * rayon::current_num_threads()).div_ceil(parts);
+    let together = together.min(heads.len());
+    // As many queries at a time as the room for partial sums allows.
+    let per_query = (together * group * parts * head_dim).max(1);
+    let wave = (PARTIAL_SUMS / per_query / QUERIES).max(1) * QUERIES;
+    let rows = wave.min(queries);
+    let mut partial = Array5::zeros((together, parts, group, rows, head_dim));
+    for heads in heads.chunks_mut(together.max(1)) {
+        // Once at least: it is what zeroes `dk` and `dv`.
+        for start in (0..queries.max(1)).step_by(wave) {
+            let wave = start..queries.min(start + wave);
+            let mut partial = partial.slice_mut(s![.., .., .., ..wave.len(), ..]);
+            let mut tasks = Vec::new();
+            for (head, dq) in heads.iter_mut().zip(outer(partial.view_mut())) {
+                let of_dk = split(head.dk.view_mut(), part).into_iter();
+                let of_keys = of_dk.zip(split(head.dv.view_mut(), part));
+                for (p, (dq, (dk, dv))) in outer(dq).zip(of_keys).enumerate() {
+                    tasks.push(Part {
+                        problem,
+                        known,
+                        batch: head.batch,
+                        kv_head: head.kv_head,
+                        keys: p * part..keys.min((p + 1) * part),
+                        queries: wave.clone(),
+                        of_queries: OfQueries {
+                            begin: true,
+                            dq: outer(dq).map(RowsMut::F32).collect(),
+                        },
+                        of_keys: Some(sums(dk, dv, start == 0)),
+                    });
+                }
+            }
+            pass(isa, problem, wave.len(), tasks);
+            add_parts(partial.view(), wave, heads);
+        }
+    }
+}
+
+/// Lets so many queries of some heads meet the keys of these, or parts of them.
+fn pass(isa: Isa, problem: &Problem<'_>, queries: usize, tasks: Vec<Part<'_, '_, '_>>) {
+    let (head_dim, value_dim) = (problem.q.dim().3, problem.v.dim().3);
+    let keys: usize = tasks.iter().map(|part| part.keys.len()).sum();
+    let operations = 4 * problem.group() * queries * keys * (head_dim + value_dim);
+    super::for_each(tasks, operations, |part| {
+        with_room(room(isa, problem), |room| run(isa, part, room));
+    });
+}
+
+/// `dq = Σ_part partial` for some queries, in the order of the parts: `partial` is `[heads, parts, group, queries, head_dim]`.
+fn add_parts(partial: ArrayView5<'_, f32>, queries: Range<usize>, heads: &mut [Head<'_>]) {
     let mut tasks = Vec::new();
-    for (b, (dk, dv)) in outer(into.dk).zip(outer(into.dv)).enumerate() {
-        for (kv_head, (dk, dv)) in outer(dk).zip(outer(dv)).enumerate() {
-            for (p, (dk, dv)) in split(dk, part).into_iter().zip(split(dv, part)).enumerate() {
-                let dq = dqs.get_mut((b * parts + p) * kv_heads + kv_head);
-                tasks.push(Part {
-                    problem,
-                    known,
-                    batch: b,
-                    kv_head,
-                    keys: p * part..keys.min((p + 1) * part),
-                    queries: queries.clone(),
-                    of_queries: OfQueries {
-                        begin: true,
-                        dq: dq.map(std::mem::take).unwrap_or_default(),
-                    },
-                    of_keys: Some(OfKeys {
-                        begin: into.begin,
-                        dk: dk.into_slice().expect("the door gives standard layout"),
-                        dv: dv.into_slice().expect("the door gives standard layout"),
-                        into: None,
-                    }),
-                });
+    for (head, partial) in heads.iter_mut().zip(partial.outer_iter()) {
+        let dq = head.dq.slice_mut(s![.., queries.clone(), ..]);
+        for (member, dq) in outer(dq).enumerate() {
+            let partial = partial.slice_move(s![.., member, .., ..]);
+            for (block, dq) in split(dq, QUERIES).into_iter().enumerate() {
+                let first = block * QUERIES;
+                let partial = partial.slice_move(s![.., first..first + dq.nrows(), ..]);
+                tasks.push((partial, dq));
             }
         }
     }
-    let operations = 4 * batch * heads * queries.len() * keys * (head_dim + value_dim);
-    super::for_each(tasks, operations, |part| {
-        with_room(room(isa, problem), |room| run(isa, part, room));
+    share_out(tasks, 1, |(partial, mut dq)| {
+        for (part, partial) in partial.outer_iter().enumerate() {
+            match part {
+                0 => dq.assign(&partial),
+                _ => dq += &partial,
+            }
+        }
     });
 }

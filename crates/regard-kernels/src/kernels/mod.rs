@@ -4,7 +4,7 @@
 //! `[keys, queries]`, so the maximum, the sum and the rescaling of the softmax are plain vector operations, and keys
 //! and values are read where they lie, one broadcast number at a time.
 //!
-//! What is split over the threads depends on the lengths alone, never on the number of threads, and each result is
+//! Where a sum is cut depends on the lengths alone, never on the number of threads, and each result is
 //! summed by one task in a fixed order: so results are bit-identical for any number of threads.
 
 mod arithmetic;

@@ -7,7 +7,7 @@ use super::arithmetic::Arithmetic;
 use super::backward::Known;
 use super::backward_in_pairs::{self, InPairs};
 use super::pairs::{Into, KEYS, Pairs, QUERIES, QueryBlock, STEP};
-use super::tiles::{RowsMut, all_finite, blocks, lines, take, transpose};
+use super::tiles::{RowsMut, all_finite, blocks, lines, take};
 use crate::Isa;
 use crate::problem::Problem;
 use crate::simd::{self, Kernel, Product, Simd, Unit};
@@ -129,7 +129,7 @@ impl Kernel for (Part<'_, '_, '_>, &mut [f32]) {
         let (head_dim, value_dim) = (problem.q.dim().3, problem.v.dim().3);
         let group = problem.group();
         let q_width = head_dim.next_multiple_of(S::LANES);
-        let [block, dq_t, dq_rows, weights, scores, slopes, k, v] =
+        let [block, dq, weights, scores, slopes, k, k_whole, v] =
             room_sizes(problem).map(|size| take(&mut room, size));
         let any_dq = !part.of_queries.dq.is_empty();
         if let Some(sums) = &mut part.of_keys {
@@ -139,9 +139,9 @@ impl Kernel for (Part<'_, '_, '_>, &mut [f32]) {
             for queries in blocks(part.queries.clone(), QUERIES) {
                 let (first, count) = (queries.start - part.queries.start, queries.len());
                 let seen = problem.visibility.part(part.batch, &queries, &part.keys);
-                if seen.is_empty() {
-                    dq_rows[..count * q_width].fill(0.0);
-                } else {
+                let dq = &mut dq[..count * q_width];
+                dq.fill(0.0);
+                if !seen.is_empty() {
                     let head = part.kv_head * group + h;
                     let block = QueryBlock::pack(
                         simd,
@@ -151,24 +151,16 @@ impl Kernel for (Part<'_, '_, '_>, &mut [f32]) {
                         queries,
                         &mut *block,
                     );
-                    let mut dq_t = any_dq.then_some(&mut dq_t[..q_width * STEP]);
-                    if let Some(dq_t) = &mut dq_t {
-                        dq_t.fill(0.0);
-                    }
                     part.meet(
                         simd,
                         &block,
-                        dq_t.as_deref_mut(),
+                        any_dq.then_some(&mut *dq),
                         (&mut *weights, &mut *scores),
                         problem.softcap.map(|_| &mut *slopes),
-                        (&mut *k, &mut *v),
+                        (&mut *k, &mut *k_whole, &mut *v),
                     );
-                    if let Some(dq_t) = dq_t {
-                        let columns = (q_width, block.width);
-                        transpose(simd, dq_t, STEP, columns, dq_rows, q_width);
-                    }
                 }
-                let rows = (&*dq_rows, q_width, head_dim);
+                let rows = (&*dq, q_width, head_dim);
                 let scale = problem.scale as f32;
                 part.of_queries.put(h, (first, count), rows, scale);
             }
@@ -184,13 +176,13 @@ fn room_sizes(problem: &Problem<'_>) -> [usize; 8] {
     let (head_dim, value_dim) = (problem.q.dim().3, problem.v.dim().3);
     [
         QueryBlock::room(problem),
-        lines(head_dim) * STEP,                     // dq, transposed
         QUERIES * lines(head_dim),                  // dq
         KEYS * STEP,                                // weights
         KEYS * STEP,                                // their gradients
         problem.softcap.map_or(0, |_| KEYS * STEP), // the slopes of the cap
         KEYS * head_dim,                            // keys, if they have to be copied
-        KEYS * value_dim,                           // values, likewise
+        KEYS * lines(head_dim),                     // keys, if their rows are no whole vectors
+        KEYS * value_dim,                           // values, as the first of keys
     ]
 }
 
@@ -201,16 +193,16 @@ impl Part<'_, '_, '_> {
         &mut self,
         simd: S,
         block: &QueryBlock<'_>,
-        mut dq_t: Option<&mut [f32]>,
+        mut dq: Option<&mut [f32]>,
         (weights, scores): (&mut [f32], &mut [f32]),
         mut slopes: Option<&mut [f32]>,
-        (k_room, v_room): (&mut [f32], &mut [f32]),
+        (k_room, k_whole, v_room): (&mut [f32], &mut [f32], &mut [f32]),
     ) {
         let problem = self.problem;
         let (head_dim, value_dim) = (problem.q.dim().3, problem.v.dim().3);
-        let k = problem.k.head(self.batch, self.kv_head);
+        let rows = problem.k.head(self.batch, self.kv_head);
         let v = problem.v.head(self.batch, self.kv_head);
-        let width = block.width;
+        let q_width = block.q_width;
         let own = self.keys.clone();
         let seen = problem
             .visibility
@@ -220,7 +212,7 @@ impl Part<'_, '_, '_> {
                 start..seen.end.min(own.end).max(start)
             });
         for keys in seen.into_iter().flat_map(|seen| blocks(seen, KEYS)) {
-            let k = k.dense_rows(keys.clone(), k_room);
+            let k = rows.dense_rows(keys.clone(), k_room);
             let v = v.dense_rows(keys.clone(), v_room);
             let pairs = block.pairs(
                 simd,
@@ -246,26 +238,32 @@ impl Part<'_, '_, '_> {
             // s_ij = scale · ⟨q_i, k_j⟩
             // so now we have (its scale comes at the end):
             // dq_i += Σ_j ds_ij k_j
-            let Some(dq_t) = &mut dq_t else { continue };
+            let Some(dq) = &mut dq else { continue };
             if pairs == Pairs::All || all_finite(k) {
+                // Keys are the right side, which is read in whole vectors.
+                let right = if head_dim == q_width {
+                    k
+                } else {
+                    rows.copy_rows(keys.clone(), 1.0, &mut *k_whole, q_width);
+                    &*k_whole
+                };
                 simd.run(Product {
-                    rows: head_dim,
-                    columns: width,
+                    rows: block.queries.len(),
+                    columns: head_dim,
                     depth: keys.len(),
-                    left: k,
+                    left: scores,
                     left_row: 1,
-                    left_step: head_dim,
-                    right: scores,
-                    right_step: STEP,
-                    into: dq_t,
-                    into_row: STEP,
+                    left_step: STEP,
+                    right,
+                    right_step: q_width,
+                    into: dq,
+                    into_row: q_width,
                     add: true,
                 });
             } else {
                 block.visible_pairs(problem, keys.clone(), |i, j| {
-                    for (c, k) in k[j * head_dim..][..head_dim].iter().enumerate() {
-                        dq_t[c * STEP + i] += scores[j * STEP + i] * k;
-                    }
+                    let row = &mut dq[i * q_width..][..head_dim];
+                    add_scaled(row, scores[j * STEP + i], &k[j * head_dim..]);
                 });
             }
         }

@@ -30,7 +30,8 @@ fn numbers(batch: usize, heads: usize, kv_heads: usize, length: usize) -> [Array
 fn results_are_bit_identical_for_any_number_of_threads() {
     let bias = random((1, 1, 700, 700), 5);
     for isa in Isa::available() {
-        for (batch, heads, kv_heads) in [(1, 2, 1), (4, 8, 4)] {
+        // The keys of 10 heads are cut, and as many heads meet them at a time as there are threads for.
+        for (batch, heads, kv_heads) in [(1, 2, 1), (4, 8, 4), (2, 5, 5)] {
             let x = numbers(batch, heads, kv_heads, 700);
             let attention = Attention::new()
                 .isa(isa)
@@ -95,5 +96,20 @@ fn neighbours_in_the_batch_change_nothing() {
         let (other_forward, other_gradients) = both(&attention, &exchanged);
         assert_eq!(forward.out, other_forward.out.slice(s![..;-1, .., .., ..]));
         assert_eq!(gradients.k, other_gradients.k.slice(s![..;-1, .., .., ..]));
+    }
+}
+
+#[test]
+fn queries_that_meet_the_keys_in_two_waves_give_what_each_head_gives_alone_in_one() {
+    // 530 keys are 2 parts; 4 MiB hold their sums for 512 queries of four heads of 256 numbers, and for 2,048 of one head.
+    let x = [1, 2, 3, 4].map(|salt| random((1, 4, 530, 256), salt));
+    let attention = Attention::new().causal(Causal::TopLeft);
+    let (_, together) = both(&attention, &x);
+    for head in 0..4 {
+        let of_head = |x: &Array4<f32>| x.slice(s![.., head..=head, .., ..]).to_owned();
+        let (_, alone) = both(&attention, &[0, 1, 2, 3].map(|i: usize| of_head(&x[i])));
+        assert_eq!(of_head(&together.q), alone.q, "dq of head {head}");
+        assert_eq!(of_head(&together.k), alone.k, "dk of head {head}");
+        assert_eq!(of_head(&together.v), alone.v, "dv of head {head}");
     }
 }
