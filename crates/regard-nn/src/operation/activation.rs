@@ -28,7 +28,7 @@ impl Activation {
 
     /// `x ← f(x)`
     pub(super) fn forward(self, values: &mut [f32]) {
-        widest(|| match self {
+        widest!(match self {
             Self::Gelu => values.iter_mut().for_each(|x| *x = value(*x)),
             Self::Relu => values.iter_mut().for_each(|x| *x = positive(*x)),
         });
@@ -37,7 +37,7 @@ impl Activation {
     /// `d ← d · f'(x)` and `x ← f(x)`: the derivative computes the value on the way.
     pub(super) fn backward(self, values: &mut [f32], gradients: &mut [f32]) {
         let both = gradients.iter_mut().zip(values);
-        widest(|| match self {
+        widest!(match self {
             Self::Gelu => both.for_each(|(d, x)| {
                 let (value, slope) = value_and_slope(*x);
                 *d *= slope;

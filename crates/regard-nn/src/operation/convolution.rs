@@ -153,7 +153,7 @@ impl Sizes {
 
     /// unfolded = copies of x, so dx = the sum over all copies of their gradients
     fn fold(&self, windows: &[f32], picture: &mut [f32]) {
-        widest(|| {
+        widest!({
             for (from, to, count) in self.runs() {
                 let copies = &windows[to..to + count];
                 let sums = picture[from..from + count].iter_mut();

@@ -206,7 +206,7 @@ fn choose(
     if gradient {
         let even = smoothing / row.len() as f32;
         let weight = (1.0 - smoothing) * own + smoothing;
-        widest(|| {
+        widest!({
             row.iter_mut()
                 .for_each(|x| *x = weight * exp(*x - log_sum) - even);
         });
@@ -218,7 +218,7 @@ fn choose(
 
 /// `Σ exp(x − largest)` and `Σ x`.
 fn sums(row: &[f32], largest: f32) -> (f32, f32) {
-    widest(|| {
+    widest!({
         let (mut exponentials, mut plain) = ([0.0_f32; 16], [0.0_f32; 16]);
         let (chunks, rest) = row.as_chunks::<16>();
         for chunk in chunks {

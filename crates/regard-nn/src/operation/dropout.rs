@@ -37,7 +37,7 @@ fn masked(values: &[f32], mask: DropoutMask) -> Vec<f32> {
         .zip(values.par_chunks(CHUNK))
         .enumerate()
         .for_each(|(index, (out, values))| {
-            widest(|| mask.apply(index * CHUNK, values, out));
+            widest!(mask.apply(index * CHUNK, values, out));
         });
     out
 }

@@ -135,7 +135,7 @@ fn forward(
             };
             activation.forward(after);
             if let Some(mask) = mask {
-                widest(|| mask.apply_to(first * length, after));
+                widest!(mask.apply_to(first * length, after));
             }
         },
     );
@@ -248,7 +248,7 @@ impl Backward<Flex, 7> for FeedForwardBackward {
             |first, d_before, after| {
                 activation.backward(after, d_before);
                 if let Some(mask) = mask {
-                    widest(|| {
+                    widest!({
                         mask.apply_to(first * length, d_before);
                         mask.apply_to(first * length, after);
                     });

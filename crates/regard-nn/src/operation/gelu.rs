@@ -62,7 +62,7 @@ fn forward(x: &FlexTensor) -> FlexTensor {
     out.par_chunks_mut(CHUNK)
         .zip(values.par_chunks(CHUNK))
         .for_each(|(out, values)| {
-            widest(|| {
+            widest!({
                 out.iter_mut()
                     .zip(values)
                     .for_each(|(out, x)| *out = value(*x))
@@ -79,7 +79,7 @@ fn backward(x: &FlexTensor, d_out: &FlexTensor) -> FlexTensor {
         .zip(elements(&x).par_chunks(CHUNK))
         .zip(elements(&d_out).par_chunks(CHUNK))
         .for_each(|((dx, x), d_out)| {
-            widest(|| {
+            widest!({
                 for ((dx, x), d_out) in dx.iter_mut().zip(x).zip(d_out) {
                     *dx = d_out * value_and_slope(*x).1;
                 }

@@ -88,7 +88,7 @@ fn forward(x: &FlexTensor, windows: Windows) -> (FlexTensor, Vec<u8>) {
         .zip(largest.par_chunks_mut(size.max(1)))
         .zip(pictures)
         .for_each(|((out, largest), picture)| {
-            widest(|| {
+            widest!({
                 let places = out
                     .chunks_mut(channels.max(1))
                     .zip(largest.chunks_mut(channels.max(1)));

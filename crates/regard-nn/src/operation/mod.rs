@@ -42,7 +42,7 @@ pub use rotary::rotary;
 pub(crate) use dropout::dropout;
 pub(crate) use memory::give_back;
 pub(crate) use storage::{FlexTensor, contiguous, flex, numbers, unflex};
-pub(crate) use vectors::{log_sum_exp, widest};
+pub(crate) use vectors::{log_sum_exp, run_widest, widest};
 
 use std::sync::LazyLock;
 

@@ -122,7 +122,7 @@ impl Turn {
     fn turn(&self, first: usize, rows: &mut [f32], width: usize, direction: f32) {
         let half = self.head_dim / 2;
         let Angles { cosines, sines } = &*self.angles;
-        widest(|| {
+        widest!({
             for (row, values) in rows.chunks_exact_mut(width.max(1)).enumerate() {
                 let at = self.positions[(first + row) % self.positions.len()] * half;
                 let (cosines, sines) = (&cosines[at..][..half], &sines[at..][..half]);

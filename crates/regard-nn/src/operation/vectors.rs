@@ -4,13 +4,28 @@ use std::sync::LazyLock;
 
 use regard_kernels::Isa;
 
-/// Runs `work` compiled for the instruction set of [`Isa::chosen`]: AVX-512, AVX2 with fused multiply-add, or any CPU.
+/// Computes a block compiled for the instruction set of [`Isa::chosen`]: AVX-512, AVX2 with fused multiply-add, or any CPU.
 ///
-/// `work` must be a closure that can be inlined (called once, no `dyn` inside): the loops in it are then vectorised for
-/// the wider registers by the compiler. Nothing else changes: the same operations in the same order, except that `mul_add`
-/// is one instruction.
+/// The loops in it are vectorised for the wider registers by the compiler. Nothing else changes: the same operations in the same
+/// order, except that `mul_add` is one instruction. What the block calls is compiled so only where it is inlined: mark it
+/// `#[inline(always)]`, and write loops as `for`, not as `for_each`, whose closure becomes a function of its own.
+///
+/// A macro, since the block has to be inlined where its instructions are known. As a closure that was left to the compiler, which
+/// kept one function of any CPU's instructions for all of them as soon as the block was long: layer norm, the activations' derivative
+/// and half of the others.
+macro_rules! widest {
+    ($block:expr) => {
+        $crate::operation::run_widest(
+            #[inline(always)]
+            || $block,
+        )
+    };
+}
+pub(crate) use widest;
+
+/// What [`widest`] calls; `work` is always inlined.
 #[inline(always)]
-pub(crate) fn widest<R>(work: impl FnOnce() -> R) -> R {
+pub(crate) fn run_widest<R>(work: impl FnOnce() -> R) -> R {
     #[cfg(target_arch = "x86_64")]
     {
         #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
@@ -87,7 +102,7 @@ pub(super) fn exp(x: f32) -> f32 {
 
 /// The largest number; −∞ where there is none.
 pub(super) fn largest(row: &[f32]) -> f32 {
-    widest(|| {
+    widest!({
         let mut lanes = [f32::NEG_INFINITY; 16];
         let (chunks, rest) = row.as_chunks::<16>();
         for chunk in chunks {
@@ -109,7 +124,7 @@ pub(crate) fn log_sum_exp(row: &[f32]) -> f32 {
     if largest == f32::NEG_INFINITY {
         return largest;
     }
-    let sum = widest(|| {
+    let sum = widest!({
         let mut lanes = [0.0_f32; 16];
         let (chunks, rest) = row.as_chunks::<16>();
         for chunk in chunks {

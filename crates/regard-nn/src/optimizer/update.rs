@@ -32,7 +32,7 @@ pub(super) fn sum_of_squares(x: &Tensor<1>) -> f64 {
     let partial: Vec<f64> = slice(&tensor)
         .par_chunks(CHUNK)
         .map(|chunk| {
-            widest(|| {
+            widest!({
                 let mut sums = [0.0_f64; 8];
                 for lanes in chunk.chunks(8) {
                     for (sum, x) in sums.iter_mut().zip(lanes) {
@@ -92,7 +92,7 @@ fn in_place(
         .zip(m.storage_mut::<f32>().par_chunks_mut(CHUNK))
         .zip(v.storage_mut::<f32>().par_chunks_mut(CHUNK))
         .for_each(|(((p, g), m), v)| {
-            widest(|| {
+            widest!({
                 for (((p, g), m), v) in p.iter_mut().zip(g).zip(m).zip(v) {
                     let g = g * clip;
                     *m = beta1 * *m + (1.0 - beta1) * g;
