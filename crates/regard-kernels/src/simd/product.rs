@@ -9,7 +9,7 @@ const AHEAD: usize = 8;
 /// Steps from which on a tile asks for the part of the result that it will write, before it begins: a large result is in no
 /// cache, and the stores of a tile do not fit into the processor's queue. 4,096 × 256 · 256 × 768 went from 139 to 158
 /// GFLOP/s a thread with AVX-512, × 1,024 from 135 to 146. Shorter tiles, attention's, write what is in the first cache; what they
-/// add to is not, as a rule: backward 4,096 × 128 went from 315 to 340 GFLOP/s on two threads.
+/// add to is not, as a rule: backward 4,096 × 128 went from 329 to 357 GFLOP/s on two threads.
 const LONG: usize = 96;
 /// Numbers of a cache line.
 const LINE: usize = 16;

@@ -29,8 +29,16 @@ impl Activation {
     /// `x ← f(x)`
     pub(super) fn forward(self, values: &mut [f32]) {
         widest!(match self {
-            Self::Gelu => values.iter_mut().for_each(|x| *x = value(*x)),
-            Self::Relu => values.iter_mut().for_each(|x| *x = positive(*x)),
+            Self::Gelu => {
+                for x in values {
+                    *x = value(*x);
+                }
+            }
+            Self::Relu => {
+                for x in values {
+                    *x = positive(*x);
+                }
+            }
         });
     }
 
@@ -38,15 +46,19 @@ impl Activation {
     pub(super) fn backward(self, values: &mut [f32], gradients: &mut [f32]) {
         let both = gradients.iter_mut().zip(values);
         widest!(match self {
-            Self::Gelu => both.for_each(|(d, x)| {
-                let (value, slope) = value_and_slope(*x);
-                *d *= slope;
-                *x = value;
-            }),
-            Self::Relu => both.for_each(|(d, x)| {
-                *d = if *x > 0.0 { *d } else { 0.0 };
-                *x = positive(*x);
-            }),
+            Self::Gelu => {
+                for (d, x) in both {
+                    let (value, slope) = value_and_slope(*x);
+                    *d *= slope;
+                    *x = value;
+                }
+            }
+            Self::Relu => {
+                for (d, x) in both {
+                    *d = if *x > 0.0 { *d } else { 0.0 };
+                    *x = positive(*x);
+                }
+            }
         });
     }
 }

@@ -157,7 +157,9 @@ impl Sizes {
             for (from, to, count) in self.runs() {
                 let copies = &windows[to..to + count];
                 let sums = picture[from..from + count].iter_mut();
-                sums.zip(copies).for_each(|(sum, copy)| *sum += copy);
+                for (sum, copy) in sums.zip(copies) {
+                    *sum += copy;
+                }
             }
         });
     }

@@ -207,8 +207,9 @@ fn choose(
         let even = smoothing / row.len() as f32;
         let weight = (1.0 - smoothing) * own + smoothing;
         widest!({
-            row.iter_mut()
-                .for_each(|x| *x = weight * exp(*x - log_sum) - even);
+            for x in row.iter_mut() {
+                *x = weight * exp(*x - log_sum) - even;
+            }
         });
         row[target] -= (1.0 - smoothing) * own;
     }

@@ -63,9 +63,9 @@ fn forward(x: &FlexTensor) -> FlexTensor {
         .zip(values.par_chunks(CHUNK))
         .for_each(|(out, values)| {
             widest!({
-                out.iter_mut()
-                    .zip(values)
-                    .for_each(|(out, x)| *out = value(*x))
+                for (out, x) in out.iter_mut().zip(values) {
+                    *out = value(*x);
+                }
             });
         });
     from_vec(out, shape(&x))

@@ -197,7 +197,9 @@ impl Norm {
                         }
                         if let Some(passed) = passed {
                             let passed = &passed[row * width..][..width];
-                            d_out.iter_mut().zip(passed).for_each(|(dx, d)| *dx += d);
+                            for (dx, d) in d_out.iter_mut().zip(passed) {
+                                *dx += d;
+                            }
                         }
                     }
                 });

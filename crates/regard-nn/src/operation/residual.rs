@@ -43,7 +43,11 @@ impl Residual {
     pub(super) fn add(&self, x: &[f32], first: usize, part: &mut [f32], width: usize) {
         self.scale(first, part, width);
         let x = &x[first * width..][..part.len()];
-        widest!(part.iter_mut().zip(x).for_each(|(part, x)| *part += x));
+        widest!({
+            for (part, x) in part.iter_mut().zip(x) {
+                *part += x;
+            }
+        });
     }
 
     /// The gradient of the part, from that of what it was added to; `None` where they are the same.
