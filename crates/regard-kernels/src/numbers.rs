@@ -401,6 +401,11 @@ impl Widen for f16 {
 #[inline(always)]
 fn widen_rows<T: Widen>(matrix: ArrayView2<'_, T>, factor: f32, into: &mut [f32], step: usize) {
     let width = matrix.ncols();
+    // Rows without a gap on either side are one long row.
+    if let Some(all) = matrix.to_slice().filter(|_| step == width) {
+        T::widen_row(all, factor, into);
+        return;
+    }
     for (row, into) in matrix.outer_iter().zip(into.chunks_exact_mut(step)) {
         let (into, padding) = into.split_at_mut(width);
         match row.to_slice() {
