@@ -1,18 +1,17 @@
 //! What the products of attention are computed in: f32, or bf16 summed in f32.
 //!
-//! The algorithms are the same. What differs is how the sides of a product lie: f32 on the left is read number by number,
-//! in rows or in columns, so nothing is packed; bf16 comes in pairs of steps (see [`PairProduct`]), and is packed block by
-//! block, which is rare beside the work on it.
+//! What differs is how the sides of a product lie: f32 on the left is read number by number, in rows or in columns, so nothing is
+//! packed; bf16 comes in pairs of steps (see [`PairProduct`]), and is packed block by block, which is rare beside the work on it.
 
 use std::f32::consts::LOG2_E;
 use std::ops::Range;
 
-use super::tiles::{LINE, all_finite, from, lines, transpose};
+use super::tiles::{LINE, from, lines, transpose};
 use super::words;
 use crate::Isa;
 use crate::numbers::{Head, Numbers};
 use crate::problem::Problem;
-use crate::simd::{self, BLOCK, Kernel, PairProduct, Product, Simd, Unit};
+use crate::simd::{BLOCK, PairProduct, Product, Simd, Unit};
 
 /// Steps of the depth that are multiplied together.
 pub(super) const PAIRED: usize = 2 * BLOCK;
@@ -41,26 +40,6 @@ impl<'u> Arithmetic<'u> {
         isa.multiplies_bf16() && sides.iter().all(may_be)
     }
 
-    /// What multiplies pairs on this thread, if they are multiplied.
-    pub(super) fn unit(isa: Isa, problem: &Problem<'_>) -> Option<Unit> {
-        Self::is_in_pairs(isa, problem).then(|| Unit::of(isa))
-    }
-
-    pub(super) fn with(unit: &'u Option<Unit>) -> Self {
-        match unit {
-            Some(unit) => Arithmetic::Pairs(unit),
-            None => Arithmetic::F32,
-        }
-    }
-
-    /// Compiles `kernel` for the vectors of this arithmetic, and runs it.
-    pub(super) fn run<K: Kernel>(self, isa: Isa, kernel: K) -> K::Output {
-        match self {
-            Arithmetic::F32 => simd::run(isa, kernel),
-            Arithmetic::Pairs(_) => simd::run_pairs(isa, kernel),
-        }
-    }
-
     /// What the scores of a block are still to be multiplied by: in f32 the queries have been. In pairs they cannot be without
     /// rounding them again, so it is left to whoever reads the scores, unless they are capped or lowered by a slope first. A bias is
     /// divided by it where it is added.
@@ -75,94 +54,78 @@ impl<'u> Arithmetic<'u> {
             _ => 1.0,
         }
     }
-
-    /// The keys of `block` from which `seen` is multiplied: all of it, and as many more as whole steps need.
-    pub(super) fn whole_steps(self, seen: Range<usize>, block: &Range<usize>) -> Range<usize> {
-        match self {
-            Arithmetic::F32 => seen,
-            Arithmetic::Pairs(_) if seen.is_empty() => seen,
-            Arithmetic::Pairs(_) => {
-                let steps = |key: usize| key - block.start;
-                let start = block.start + steps(seen.start) / PAIRED * PAIRED;
-                let end = block.start + steps(seen.end).next_multiple_of(PAIRED);
-                start..end.min(block.end)
-            }
-        }
-    }
-
-    /// `range` in blocks of `length`; in pairs, a rest that fills no more than a step belongs to the last: it would be padded to
-    /// one and packed alone.
-    pub(super) fn blocks(
-        self,
-        range: Range<usize>,
-        length: usize,
-    ) -> impl Iterator<Item = Range<usize>> {
-        let rest = match self {
-            Arithmetic::F32 => 0,
-            Arithmetic::Pairs(_) => PAIRED,
-        };
-        let mut start = range.start;
-        std::iter::from_fn(move || {
-            let left = range.end.saturating_sub(start);
-            let taken = if left <= length + rest { left } else { length };
-            let block = start..start + taken;
-            start += taken;
-            (taken > 0).then_some(block)
-        })
-    }
-
-    /// Rows of a head as the left side of a product, `[rows, width]`; in `room` for [`rows_room`].
-    #[inline(always)]
-    pub(super) fn rows<'a: 'r, 'r, S: Simd>(
-        self,
-        simd: S,
-        head: &Head<'a>,
-        rows: Range<usize>,
-        room: &'r mut [f32],
-    ) -> Left<'r> {
-        match self {
-            Arithmetic::F32 => Left::rows(head.dense_rows(rows, room), head.width()),
-            Arithmetic::Pairs(_) => {
-                let row = words::width(head.width());
-                let (spare, room) = room.split_at_mut(words::spare(head.width()));
-                // The room is that of the largest block: what no product reads stays as it is.
-                let room = &mut room[..rows.len().next_multiple_of(BLOCK) * row];
-                words::rows(simd, head, rows, &mut *room, row, spare);
-                Left::rows(room, row)
-            }
-        }
-    }
-
-    /// Rows of a head, transposed, as the left side of a product, `[width, rows]`; in `room` for [`turned_room`].
-    #[inline(always)]
-    pub(super) fn turned<'a: 'r, 'r, S: Simd>(
-        self,
-        simd: S,
-        head: &Head<'a>,
-        rows: Range<usize>,
-        room: &'r mut [f32],
-    ) -> Left<'r> {
-        match self {
-            Arithmetic::F32 => Left::turned(head.dense_rows(rows, room), head.width()),
-            Arithmetic::Pairs(_) => {
-                let (width, pairs) = (lines(head.width()), words::width(rows.len()));
-                let (spare, room) = room.split_at_mut(words::spare(head.width()));
-                let (in_pairs, turned) = room.split_at_mut(width * pairs);
-                words::pairs_of_rows(simd, head, rows, in_pairs, width, spare);
-                transpose(simd, in_pairs, width, (pairs, width), turned, pairs);
-                Left::rows(&turned[..width * pairs], pairs)
-            }
-        }
-    }
 }
 
-/// The numbers of room for [`Arithmetic::rows`], of blocks of `rows`.
+/// The keys of `block` from which `seen` is multiplied in pairs: all of it, and as many more as whole steps need.
+pub(super) fn whole_steps(seen: Range<usize>, block: &Range<usize>) -> Range<usize> {
+    if seen.is_empty() {
+        return seen;
+    }
+    let steps = |key: usize| key - block.start;
+    let start = block.start + steps(seen.start) / PAIRED * PAIRED;
+    let end = block.start + steps(seen.end).next_multiple_of(PAIRED);
+    start..end.min(block.end)
+}
+
+/// `range` in blocks of `length`; a rest that fills no more than a step of pairs belongs to the last: it would be padded to one and
+/// packed alone.
+pub(super) fn blocks_of_steps(
+    range: Range<usize>,
+    length: usize,
+) -> impl Iterator<Item = Range<usize>> {
+    let mut start = range.start;
+    std::iter::from_fn(move || {
+        let left = range.end.saturating_sub(start);
+        let taken = if left <= length + PAIRED {
+            left
+        } else {
+            length
+        };
+        let block = start..start + taken;
+        start += taken;
+        (taken > 0).then_some(block)
+    })
+}
+
+/// Rows of a head as the left side of a product in pairs, `[rows, width]`; in `room` for [`rows_room`].
+#[inline(always)]
+pub(super) fn rows<'r, S: Simd>(
+    simd: S,
+    head: &Head<'_>,
+    rows: Range<usize>,
+    room: &'r mut [f32],
+) -> Left<'r> {
+    let row = words::width(head.width());
+    let (spare, room) = room.split_at_mut(words::spare(head.width()));
+    // The room is that of the largest block: what no product reads stays as it is.
+    let room = &mut room[..rows.len().next_multiple_of(BLOCK) * row];
+    words::rows(simd, head, rows, &mut *room, row, spare);
+    Left::rows(room, row)
+}
+
+/// Rows of a head, transposed, as the left side of a product in pairs, `[width, rows]`; in `room` for [`turned_room`].
+#[inline(always)]
+pub(super) fn turned<'r, S: Simd>(
+    simd: S,
+    head: &Head<'_>,
+    rows: Range<usize>,
+    room: &'r mut [f32],
+) -> Left<'r> {
+    let (width, pairs) = (lines(head.width()), words::width(rows.len()));
+    let (spare, room) = room.split_at_mut(words::spare(head.width()));
+    let (in_pairs, turned) = room.split_at_mut(width * pairs);
+    words::pairs_of_rows(simd, head, rows, in_pairs, width, spare);
+    transpose(simd, in_pairs, width, (pairs, width), turned, pairs);
+    Left::rows(&turned[..width * pairs], pairs)
+}
+
+/// The numbers of room for [`rows`], of blocks of `rows`.
 pub(super) fn rows_room(rows: usize, width: usize) -> usize {
     let rows = rows + PAIRED;
     words::spare(width) + rows * width.max(words::width(width))
 }
 
-/// The numbers of room for [`Arithmetic::turned`], likewise.
+/// The numbers of room for [`turned`], likewise.
 pub(super) fn turned_room(rows: usize, width: usize) -> usize {
     let rows = rows + PAIRED;
     words::spare(width) + lines(width) * rows.next_multiple_of(PAIRED)
@@ -203,42 +166,29 @@ impl<'r> Left<'r> {
         }
     }
 
-    /// From a step on; in pairs, from one of [`PAIRED`] steps.
+    /// In pairs, from a step on, one of [`PAIRED`].
     #[inline(always)]
-    pub(super) fn steps_from(self, arithmetic: Arithmetic<'_>, steps: usize) -> Self {
-        let skipped = match arithmetic {
-            Arithmetic::F32 => steps * self.step,
-            Arithmetic::Pairs(_) => steps / 2,
-        };
+    pub(super) fn steps_from(self, steps: usize) -> Self {
         Left {
-            values: from(self.values, skipped),
+            values: from(self.values, steps / 2),
             ..self
         }
     }
 
-    /// `left[r][p]` as a number.
+    /// In pairs, `left[r][p]` as a number.
     #[inline(always)]
-    pub(super) fn at(&self, arithmetic: Arithmetic<'_>, row: usize, step: usize) -> f32 {
-        match arithmetic {
-            Arithmetic::F32 => self.values[row * self.row + step * self.step],
-            Arithmetic::Pairs(_) => words::half(self.values[row * self.row + step / 2], step % 2),
-        }
+    pub(super) fn at(&self, row: usize, step: usize) -> f32 {
+        words::half(self.values[row * self.row + step / 2], step % 2)
     }
 
-    /// Whether all of `rows` × `depth` is finite.
+    /// In pairs, whether all of `rows` × `depth` is finite.
     #[inline(always)]
-    pub(super) fn is_finite(&self, arithmetic: Arithmetic<'_>, rows: usize, depth: usize) -> bool {
-        match arithmetic {
-            Arithmetic::F32 => all_finite(&self.values[..rows * depth]), // dense, one way or the other
-            Arithmetic::Pairs(_) => {
-                let mut finite = true;
-                for row in 0..rows {
-                    finite &=
-                        words::all_finite(&self.values[row * self.row..][..depth.div_ceil(2)]);
-                }
-                finite
-            }
+    pub(super) fn is_finite(&self, rows: usize, depth: usize) -> bool {
+        let mut finite = true;
+        for row in 0..rows {
+            finite &= words::all_finite(&self.values[row * self.row..][..depth.div_ceil(2)]);
         }
+        finite
     }
 }
 

@@ -13,30 +13,26 @@ use std::f32::consts::{LN_2, LOG2_E};
 
 use ndarray::{ArrayViewMut1, ArrayViewMut3, ArrayViewMut4};
 
-use super::arithmetic::{Arithmetic, multiply, rows_room, turned_room};
+use super::arithmetic::{Arithmetic, Left, multiply};
+use super::forward_in_pairs::{self, InPairs};
 use super::running::Running;
 use super::scores::Block;
 use super::tiles::{
-    LINE, RowsMut, from, from_mut, lines, outer, split, take, transpose, with_room,
+    LINE, RowsMut, all_finite, blocks, from, from_mut, lines, outer, split, take, transpose,
+    with_room,
 };
-use super::words;
 use crate::element::Numeric;
 use crate::mask::Tile;
 use crate::problem::Problem;
-use crate::simd::{Kernel, Simd};
+use crate::simd::{self, Kernel, Simd, Unit};
 use crate::{Isa, kernels};
 
 /// Queries of a task at most: whole panels of 32, and the keys and values are read once for each task. 80 was 2 to 4 % slower
 /// at lengths from 2,048 on with AVX-512; 192 was no faster.
 const QUERIES: usize = 128;
-/// Likewise in pairs of bf16, where packing the keys and values takes a larger share.
-const QUERIES_IN_PAIRS: usize = 256;
 /// Keys of a block: with 64 numbers each, keys and values of a block are 64 KiB of the second cache, and its weights
 /// for a panel of 16 queries 8 KiB of the first.
 const KEYS: usize = 128;
-/// Keys of a block in pairs of bf16: its rows, its weights and a panel of queries and results are 40 KiB. With 128 the tiles
-/// took 3.2 ns for 16 pairs of query and key, with 64 2.5, with 32 3.2.
-const KEYS_IN_PAIRS: usize = 64;
 
 /// Fills `out` and `log_sum_exp`, whose shapes the door has checked.
 pub(crate) fn forward<E: Numeric>(
@@ -55,7 +51,12 @@ pub(crate) fn forward<E: Numeric>(
     let (_, _, keys, value_dim) = problem.v.dim();
     // Parts of about one length: a rest of a few queries would read all keys for a vector that is mostly empty.
     let queries = problem.q.dim().2;
-    let most = most_queries(isa, problem);
+    let in_pairs = Arithmetic::is_in_pairs(isa, problem);
+    let most = if in_pairs {
+        forward_in_pairs::QUERIES
+    } else {
+        QUERIES
+    };
     let length = queries
         .div_ceil(queries.div_ceil(most).max(1))
         .next_multiple_of(LINE)
@@ -69,38 +70,47 @@ pub(crate) fn forward<E: Numeric>(
             }
         }
     }
-    let room = room_sizes(problem, most).into_iter().map(lines).sum();
+    let room = match in_pairs {
+        false => room_sizes(problem).into_iter().map(lines).sum(),
+        true => forward_in_pairs::room(problem),
+    };
     let operations = 2 * tasks.len() * length * keys * (head_dim + value_dim);
     super::for_each(tasks, operations, |(batch, head, first, out, lse)| {
         with_room(room, |room| {
-            let unit = Arithmetic::unit(isa, problem);
-            let arithmetic = Arithmetic::with(&unit);
-            arithmetic.run(
-                isa,
-                Queries {
-                    arithmetic,
+            if in_pairs {
+                let unit = &Unit::of(isa);
+                let task = InPairs {
+                    unit,
                     problem,
                     batch,
                     head,
                     first,
-                    most,
                     out,
                     lse,
                     room,
-                },
-            );
+                };
+                return simd::run_pairs(isa, task);
+            }
+            let task = Queries {
+                problem,
+                batch,
+                head,
+                first,
+                out,
+                lse,
+                room,
+            };
+            simd::run(isa, task);
         });
     });
 }
 
 /// Some queries of one head.
 struct Queries<'a, 'o, 'p> {
-    arithmetic: Arithmetic<'a>,
     problem: &'a Problem<'p>,
     batch: usize,
     head: usize,
     first: usize,
-    most: usize,
     /// `[queries, value_dim]`.
     out: RowsMut<'o>,
     /// `[queries]`.
@@ -114,8 +124,8 @@ impl Kernel for Queries<'_, '_, '_> {
     #[inline(always)]
     fn call<S: Simd>(mut self, simd: S) {
         let mut room = std::mem::take(&mut self.room);
-        let [rows, q_t, out_t, m, l, weights, words, k, v] =
-            room_sizes(self.problem, self.most).map(|size| take(&mut room, size));
+        let [rows, q_t, out_t, m, l, weights, k, v] =
+            room_sizes(self.problem).map(|size| take(&mut room, size));
         let width = self.lse.len().next_multiple_of(S::LANES);
         let out_width = self.problem.v.dim().3.next_multiple_of(S::LANES);
         let (m, l) = (&mut m[..width], &mut l[..width]);
@@ -132,7 +142,6 @@ impl Kernel for Queries<'_, '_, '_> {
                     l,
                 },
                 weights,
-                words,
                 k,
                 v,
             },
@@ -140,27 +149,18 @@ impl Kernel for Queries<'_, '_, '_> {
     }
 }
 
-/// Queries of a task at most.
-fn most_queries(isa: Isa, problem: &Problem<'_>) -> usize {
-    match Arithmetic::is_in_pairs(isa, problem) {
-        false => QUERIES,
-        true => QUERIES_IN_PAIRS,
-    }
-}
-
-/// How much room each of these takes for `most` queries, with any instruction set.
-fn room_sizes(problem: &Problem<'_>, most: usize) -> [usize; 9] {
+/// How much room each of these takes, with any instruction set.
+fn room_sizes(problem: &Problem<'_>) -> [usize; 8] {
     let (head_dim, value_dim) = (problem.q.dim().3, problem.v.dim().3);
     [
-        rows_room(most, lines(head_dim)).max(most * lines(value_dim)), // rows of q, later of out
-        lines(head_dim) * most,                                        // q, transposed
-        lines(value_dim) * most,                                       // out, transposed
-        most,                                                          // m
-        most,                                                          // l
-        KEYS * 2 * LINE,                                               // weights
-        KEYS * LINE,                                                   // weights, in pairs of keys
-        rows_room(KEYS, head_dim),    // keys, if they have to be copied
-        turned_room(KEYS, value_dim), // values, likewise
+        QUERIES * lines(head_dim.max(value_dim)), // rows of q, later of out
+        lines(head_dim) * QUERIES,                // q, transposed
+        lines(value_dim) * QUERIES,               // out, transposed
+        QUERIES,                                  // m
+        QUERIES,                                  // l
+        KEYS * 2 * LINE,                          // weights
+        KEYS * head_dim,                          // keys, if they have to be copied
+        KEYS * value_dim,                         // values, likewise
     ]
 }
 
@@ -169,7 +169,6 @@ struct Room<'r> {
     q_t: &'r mut [f32],
     state: Running<'r>,
     weights: &'r mut [f32],
-    words: &'r mut [f32],
     k: &'r mut [f32],
     v: &'r mut [f32],
 }
@@ -178,7 +177,6 @@ impl Queries<'_, '_, '_> {
     #[inline(always)]
     fn compute<S: Simd>(self, simd: S, width: usize, room: Room<'_>) {
         let Queries {
-            arithmetic,
             problem,
             batch,
             head,
@@ -190,7 +188,6 @@ impl Queries<'_, '_, '_> {
             q_t,
             mut state,
             weights,
-            words,
             k: k_room,
             v: v_room,
         } = room;
@@ -209,27 +206,11 @@ impl Queries<'_, '_, '_> {
         );
 
         let q = problem.q.head(batch, head);
-        let q_width = match arithmetic {
-            Arithmetic::F32 => {
-                // Scores come in powers of 2: e^s = 2^(log₂e · s), and the factor is put into q once.
-                let factor = problem.scale as f32 * LOG2_E;
-                q.copy_rows(first..last, factor, &mut rows[..width * q_width], q_width);
-                q_width
-            }
-            Arithmetic::Pairs(_) => {
-                let (spare, rows) = rows.split_at_mut(words::spare(head_dim));
-                let q_width = words::width(head_dim);
-                let rows = &mut rows[..width * q_width];
-                words::rows(simd, &q, first..last, rows, q_width, spare);
-                q_width
-            }
-        };
-        let q_rows = match arithmetic {
-            Arithmetic::F32 => &*rows,
-            Arithmetic::Pairs(_) => &rows[words::spare(head_dim)..],
-        };
+        // Scores come in powers of 2: e^s = 2^(log₂e · s), and the factor is put into q once.
+        let factor = problem.scale as f32 * LOG2_E;
+        q.copy_rows(first..last, factor, &mut rows[..width * q_width], q_width);
         for (lane, panel) in panels::<S>(width) {
-            let (rows, into) = (from(q_rows, lane * q_width), from_mut(q_t, lane * q_width));
+            let (rows, into) = (from(rows, lane * q_width), from_mut(q_t, lane * q_width));
             transpose(simd, rows, q_width, (panel, q_width), into, 2 * S::LANES);
         }
         state.out_t.fill(0.0);
@@ -237,21 +218,13 @@ impl Queries<'_, '_, '_> {
         state.l.fill(0.0);
 
         let seen = problem.visibility.ranges(batch, &(first..last));
-        let length = match arithmetic {
-            Arithmetic::F32 => KEYS,
-            Arithmetic::Pairs(_) => KEYS_IN_PAIRS,
-        };
-        for keys in seen
-            .into_iter()
-            .flat_map(|seen| arithmetic.blocks(seen, length))
-        {
-            let k = arithmetic.rows(simd, &k, keys.clone(), k_room);
-            let v = arithmetic.turned(simd, &v, keys.clone(), v_room);
+        for keys in seen.into_iter().flat_map(|seen| blocks(seen, KEYS)) {
+            let k = k.dense_rows(keys.clone(), k_room);
+            let v = v.dense_rows(keys.clone(), v_room);
             for (lane, panel) in panels::<S>(width) {
                 let queries = first + lane..last.min(first + lane + panel);
                 // What none of these queries sees is not computed.
                 let seen = problem.visibility.part(batch, &queries, &keys);
-                let seen = arithmetic.whole_steps(seen, &keys);
                 if seen.is_empty() {
                     continue;
                 }
@@ -262,11 +235,14 @@ impl Queries<'_, '_, '_> {
                     keys: seen,
                 };
                 let skipped = block.keys.start - keys.start;
-                let v = v.steps_from(arithmetic, skipped);
+                let v = &v[skipped * value_dim..][..block.keys.len() * value_dim];
                 let tile = block.scores(
                     simd,
                     problem,
-                    (arithmetic, k.rows_from(skipped)),
+                    (
+                        Arithmetic::F32,
+                        Left::rows(&k[skipped * head_dim..], head_dim),
+                    ),
                     (from(q_t, lane * q_width), 2 * S::LANES),
                     (weights, 2 * S::LANES, panel),
                     None,
@@ -274,48 +250,26 @@ impl Queries<'_, '_, '_> {
                 if tile == Tile::Empty {
                     continue;
                 }
-                let size = [value_dim, panel, block.keys.len()];
-                let hidden = tile == Tile::Partial && !v.is_finite(arithmetic, size[0], size[2]);
-                // Weights that are dropped or added pair by pair are needed in f32.
-                let in_words = matches!(arithmetic, Arithmetic::Pairs(_))
-                    && problem.dropout.is_none()
-                    && !hidden;
-                let (keys, factor) = (block.keys.len(), arithmetic.factor(problem));
                 for vector in (0..panel).step_by(S::LANES) {
                     // rescaled and summed before any is dropped: the weights of a query add up to 1 without dropout
-                    let at = (lane, vector);
-                    if in_words {
-                        let scores = (&*weights, vector, 2 * S::LANES);
-                        state.weigh_in_words(simd, keys, factor, scores, at, words);
-                    } else {
-                        let scores = (&mut *weights, vector, 2 * S::LANES);
-                        state.weigh(simd, keys, factor, scores, at);
-                    }
+                    let scores = (&mut *weights, vector, 2 * S::LANES);
+                    state.weigh(simd, block.keys.len(), scores, (lane, vector));
                 }
                 if let Some(dropout) = problem.dropout {
                     block.drop(simd, problem, dropout, panel, (&mut *weights, 2 * S::LANES));
                 }
-                if hidden {
+                if tile == Tile::Partial && !all_finite(v) {
                     let weights = (&*weights, 2 * S::LANES);
-                    state.add_visible(arithmetic, problem, &block, v, weights, lane);
+                    state.add_visible(problem, &block, v, weights, lane);
                     continue;
                 }
-                let right = match arithmetic {
-                    Arithmetic::F32 => &*weights,
-                    Arithmetic::Pairs(_) => {
-                        if !in_words {
-                            words::of_block(simd, block.keys.len(), 2 * S::LANES, weights, words);
-                        }
-                        &*words
-                    }
-                };
                 // out[i] += Σ_j w_ij v_j, transposed
                 multiply(
                     simd,
-                    arithmetic,
-                    size,
-                    v,
-                    (right, 2 * S::LANES),
+                    Arithmetic::F32,
+                    [value_dim, panel, block.keys.len()],
+                    Left::turned(v, value_dim),
+                    (&*weights, 2 * S::LANES),
                     (from_mut(state.out_t, lane * out_width), 2 * S::LANES),
                     true,
                 );
@@ -333,23 +287,35 @@ impl Queries<'_, '_, '_> {
         for (i, lse) in self.lse.into_iter().enumerate() {
             let (m, l) = (state.m[i], state.l[i]);
             // Nothing is seen where l is 0; a NaN is no 0, and goes into the row.
-            let (mut factor, mut log_sum_exp) = if l == 0.0 {
-                (0.0, f32::NEG_INFINITY)
+            let log_sum_exp = if l == 0.0 {
+                f32::NEG_INFINITY
             } else {
-                (1.0 / l, m * LN_2 + l.ln())
+                m * LN_2 + l.ln()
             };
-            if let Some(sink) = problem.sinks.map(|sinks| sinks[head]) {
-                // e^lse / (e^lse + e^sink): the sink's value is 0, so it only takes its share of the weight.
-                let with_sink = add_exponentials(log_sum_exp, sink);
-                if log_sum_exp > f32::NEG_INFINITY {
-                    factor *= (log_sum_exp - with_sink).exp();
-                }
-                log_sum_exp = with_sink;
-            }
+            let factor;
+            (factor, *lse) = row_factor(problem, head, l, log_sum_exp);
             out.write(i, &rows[i * out_width..][..value_dim], factor);
-            *lse = log_sum_exp;
         }
     }
+}
+
+/// What the sum of the weighted values of a query is multiplied by, and the log-sum-exp with a sink; `l` is the sum of its weights.
+pub(super) fn row_factor(
+    problem: &Problem<'_>,
+    head: usize,
+    l: f32,
+    log_sum_exp: f32,
+) -> (f32, f32) {
+    let mut factor = if l == 0.0 { 0.0 } else { 1.0 / l };
+    let Some(sink) = problem.sinks.map(|sinks| sinks[head]) else {
+        return (factor, log_sum_exp);
+    };
+    // e^lse / (e^lse + e^sink): the sink's value is 0, so it only takes its share of the weight.
+    let with_sink = add_exponentials(log_sum_exp, sink);
+    if log_sum_exp > f32::NEG_INFINITY {
+        factor *= (log_sum_exp - with_sink).exp();
+    }
+    (factor, with_sink)
 }
 
 /// The first lane of each two vectors of queries, and how many lanes there are from it on.

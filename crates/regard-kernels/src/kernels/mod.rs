@@ -2,7 +2,7 @@
 //!
 //! Both passes work on blocks of scores that fit a cache, with the **queries in the lanes**: a block is
 //! `[keys, queries]`, so the maximum, the sum and the rescaling of the softmax are plain vector operations, and keys
-//! and values are read where they lie, one broadcast number at a time.
+//! and values are read where they lie, one broadcast number at a time. Forward in pairs of bf16 alone a query has a row.
 //!
 //! Where a sum is cut depends on the lengths alone, never on the number of threads, and each result is
 //! summed by one task in a fixed order: so results are bit-identical for any number of threads.
@@ -15,6 +15,7 @@ pub(crate) mod double;
 mod dropout;
 mod exponential;
 mod forward;
+mod forward_in_pairs;
 mod pairs;
 mod part;
 mod peak;

@@ -54,7 +54,7 @@ impl Block {
     /// Asks for the bias of the block, which is read when its scores have been multiplied: a line of each of many rows, which no
     /// processor foresees. Waiting for it was a seventh of 384 × 384 with a bias.
     #[inline(always)]
-    fn ask_for<S: Simd>(&self, simd: S, bias: &Head<'_>) {
+    pub(super) fn ask_for<S: Simd>(&self, simd: S, bias: &Head<'_>) {
         if let Some(rows) = bias.f32_rows(self.queries.clone()) {
             ask_for(simd, rows.slice_move(s![.., self.keys.clone()]));
         } else if let Some(rows) = bias.bf16_rows(self.queries.clone()) {

@@ -152,8 +152,16 @@ pub(super) fn pairs_of_rows<S: Simd>(
             None => 2.min(rows.end - row),
         };
         let (into, rest) = filled.split_at_mut(count.div_ceil(2) * columns);
-        match as_they_are {
-            Some(part) => {
+        let dense = as_they_are.and_then(|part| part.to_slice());
+        match (dense, as_they_are) {
+            (Some(numbers), _) if width == columns && count.is_multiple_of(2) => {
+                let pairs = numbers.chunks_exact(2 * columns);
+                for (pair, into) in pairs.zip(into.chunks_exact_mut(columns)) {
+                    let (low, high) = pair.split_at(columns);
+                    words_of_rows(simd, low, high, into);
+                }
+            }
+            (_, Some(part)) => {
                 let mut rows = part.outer_iter();
                 for into in into.chunks_exact_mut(columns) {
                     match (rows.next(), rows.next()) {
@@ -169,7 +177,7 @@ pub(super) fn pairs_of_rows<S: Simd>(
                     }
                 }
             }
-            None => {
+            (_, None) => {
                 let widened = &mut spare[..2 * columns];
                 head.copy_rows(row..row + count, 1.0, widened, columns);
                 let (low, high) = widened.split_at(columns);

@@ -166,9 +166,24 @@ impl Simd for Avx2 {
 
     #[inline(always)]
     fn transpose(self, from: &[f32], from_row: usize, to: &mut [f32], to_row: usize) {
-        assert!(holds_block(self, from, from_row) && holds_block(self, to, to_row));
-        // SAFETY: asserted above.
-        unsafe { self.transpose_at(from.as_ptr(), from_row, to.as_mut_ptr(), to_row) }
+        assert!(holds_block(self, from.len(), from_row) && holds_block(self, to.len(), to_row));
+        let (from, to) = (from.as_ptr(), to.as_mut_ptr());
+        // SAFETY: rows 0 to 7 of both are as long as a vector, as asserted above; `self` proves AVX2.
+        unsafe {
+            let columns = transposed([
+                self.load_at(from),
+                self.load_at(from.add(from_row)),
+                self.load_at(from.add(2 * from_row)),
+                self.load_at(from.add(3 * from_row)),
+                self.load_at(from.add(4 * from_row)),
+                self.load_at(from.add(5 * from_row)),
+                self.load_at(from.add(6 * from_row)),
+                self.load_at(from.add(7 * from_row)),
+            ]);
+            for (c, column) in columns.into_iter().enumerate() {
+                self.store_at(column, to.add(c * to_row));
+            }
+        }
     }
 
     #[inline(always)]
@@ -196,38 +211,6 @@ impl Simd for Avx2 {
     unsafe fn store_at(self, vector: __m256, to: *mut f32) {
         // SAFETY: `self` proves AVX2 and FMA; the caller promises `LANES` writable numbers.
         unsafe { _mm256_storeu_ps(to, vector) }
-    }
-}
-
-impl Avx2 {
-    /// [`Simd::transpose`], of a block that is known to lie in both.
-    ///
-    /// # Safety
-    /// Rows 0 to 7 at `from` are valid for reads of 8 numbers, those at `to` for writes.
-    #[inline(always)]
-    pub(super) unsafe fn transpose_at(
-        self,
-        from: *const f32,
-        from_row: usize,
-        to: *mut f32,
-        to_row: usize,
-    ) {
-        // SAFETY: the caller's promise; `self` proves AVX2 and FMA.
-        unsafe {
-            let columns = transposed([
-                self.load_at(from),
-                self.load_at(from.add(from_row)),
-                self.load_at(from.add(2 * from_row)),
-                self.load_at(from.add(3 * from_row)),
-                self.load_at(from.add(4 * from_row)),
-                self.load_at(from.add(5 * from_row)),
-                self.load_at(from.add(6 * from_row)),
-                self.load_at(from.add(7 * from_row)),
-            ]);
-            for (c, column) in columns.into_iter().enumerate() {
-                self.store_at(column, to.add(c * to_row));
-            }
-        }
     }
 }
 

@@ -161,17 +161,53 @@ pub(crate) trait Simd: Copy + Send + Sync {
         self.load(&words)
     }
 
+    /// As [`Simd::load`], of bf16.
+    #[inline(always)]
+    fn widen(self, from: &[bf16]) -> Self::Vector {
+        assert!(from.len() >= Self::LANES);
+        // SAFETY: asserted above.
+        unsafe { self.widen_at(from.as_ptr()) }
+    }
+
+    /// The largest number, by halves as [`Simd::sum`] does; of NaN it is not said what becomes.
+    #[inline(always)]
+    fn largest(self, a: Self::Vector) -> f32 {
+        let mut numbers = [0.0; 16];
+        self.store(a, &mut numbers);
+        let mut count = Self::LANES / 2;
+        while count > 0 {
+            let (low, high) = numbers.split_at_mut(count);
+            for (low, &high) in low.iter_mut().zip(&*high) {
+                *low = if high > *low { high } else { *low };
+            }
+            count /= 2;
+        }
+        numbers[0]
+    }
+
     /// The first `LANES` numbers of `low` and of `high`, a word for each two.
     #[inline(always)]
     fn load_pairs(self, low: &[bf16], high: &[bf16]) -> Self::Vector {
-        assert!(low.len() >= Self::LANES && high.len() >= Self::LANES);
-        // SAFETY: asserted above.
-        let (low, high) = unsafe { (self.widen_at(low.as_ptr()), self.widen_at(high.as_ptr())) };
+        let (low, high) = (self.widen(low), self.widen(high));
         self.xor(self.shift_right(low, 16), high)
     }
 
     /// Transposes a block of `LANES × LANES`: `to[c · to_row + r] = from[r · from_row + c]`.
     fn transpose(self, from: &[f32], from_row: usize, to: &mut [f32], to_row: usize);
+
+    /// As [`Simd::transpose`], of words of two neighbours each: an even number of them from one row to the next.
+    #[inline(always)]
+    fn transpose_words(self, from: &[bf16], from_row: usize, to: &mut [f32], to_row: usize) {
+        let mut words = [0.0; 16 * 16];
+        for (r, words) in words
+            .chunks_exact_mut(Self::LANES)
+            .enumerate()
+            .take(Self::LANES)
+        {
+            self.store(self.load_words(&from[r * from_row..]), words);
+        }
+        self.transpose(&words, Self::LANES, to, to_row);
+    }
 
     /// `x` as an integer, in the form that [`Simd::times_power`] takes, and what is left of it: from −½ to ½, or, with
     /// [`Simd::FLOORS`], from 0 to 1. What lies below −127 counts as −127; a NaN is left over.
@@ -193,12 +229,6 @@ pub(crate) trait Simd: Copy + Send + Sync {
     #[inline(always)]
     fn pair(self, low: Self::Vector, high: Self::Vector) -> Self::Vector {
         pairs::pair(self, low, high)
-    }
-
-    /// As [`Simd::pair`] for numbers from 0 on; one in the middle between two of bf16 may go either way, and of a NaN the sign.
-    #[inline(always)]
-    fn pair_weights(self, low: Self::Vector, high: Self::Vector) -> Self::Vector {
-        self.pair(low, high)
     }
 
     /// The numbers of `first`, then those of `second`, rounded to bf16: a word for each two neighbours.
@@ -232,9 +262,9 @@ pub(crate) trait Simd: Copy + Send + Sync {
     unsafe fn store_at(self, vector: Self::Vector, to: *mut f32);
 }
 
-/// Whether a block of `LANES × LANES` lies in `numbers`, its rows `row` apart.
+/// Whether a block of `LANES × LANES` lies in so many numbers, its rows `row` apart.
 #[cfg(target_arch = "x86_64")]
-fn holds_block<S: Simd>(_: S, numbers: &[f32], row: usize) -> bool {
-    let rest = numbers.len().checked_sub(S::LANES);
+fn holds_block<S: Simd>(_: S, numbers: usize, row: usize) -> bool {
+    let rest = numbers.checked_sub(S::LANES);
     rest.is_some_and(|rest| row <= rest / (S::LANES - 1))
 }

@@ -103,6 +103,26 @@ impl Kernel for PairProduct<'_> {
         );
         assert!((left_rows - 1) * self.left_row + self.pairs <= self.left.len());
         assert!((self.pairs - 1) * self.right_row + right_columns <= self.right.len());
+        #[cfg(target_arch = "x86_64")]
+        if let Unit::Tiles(tiles) = self.unit
+            && (rows, self.add) == (2 * BLOCK, false)
+            && self.pairs == 2 * BLOCK
+            && columns.is_multiple_of(BLOCK)
+        {
+            let tile = Tile {
+                left: self.left.as_ptr(),
+                left_row: self.left_row,
+                right: self.right.as_ptr(),
+                right_row: self.right_row,
+                into: self.into.as_mut_ptr(),
+                into_row: self.into_row,
+                steps: 2,
+                add: false,
+            };
+            // SAFETY: whole blocks of rows and columns lie inside both sides and inside the result, as asserted above.
+            unsafe { tiles.multiply_kept(&tile, columns / BLOCK) };
+            return;
+        }
         for column in (0..columns).step_by(2 * BLOCK) {
             let across = (columns - column).min(2 * BLOCK);
             for row in (0..rows).step_by(2 * BLOCK) {
@@ -296,6 +316,7 @@ mod tests {
             [1, 1, 1],
             [16, 32, 16],
             [33, 64, 17],
+            [32, 64, 48],
             [128, 80, 32],
             [40, 3, 100],
             [5, 0, 7],
@@ -375,40 +396,6 @@ mod tests {
                     _ => word(rounded[2 * (i - 16)], rounded[2 * (i - 16) + 1]),
                 };
                 assert_eq!(found.to_bits(), expected.to_bits(), "{isa} word {i}");
-            }
-        }
-    }
-
-    /// Two vectors of 16 weights.
-    struct Weights<'a>(&'a [f32], &'a mut [f32]);
-
-    impl Kernel for Weights<'_> {
-        type Output = ();
-        #[inline(always)]
-        fn call<S: Simd>(self, simd: S) {
-            let (a, b) = (simd.load(self.0), simd.load(&self.0[S::LANES..]));
-            simd.store(simd.pair_weights(a, b), self.1);
-        }
-    }
-
-    #[test]
-    fn weights_are_rounded_to_the_nearest() {
-        let mut weights: Vec<f32> = numbers(32, 5).into_iter().map(f32::abs).collect();
-        weights[..3].copy_from_slice(&[0.0, 1.0, f32::from_bits(0x3fff_8001)]);
-        for isa in isas() {
-            let mut words = [0.0; 16];
-            run_pairs(isa, Weights(&weights, &mut words));
-            for (i, found) in words.into_iter().enumerate() {
-                let [low, high] = [weights[i], weights[16 + i]].map(bf16::from_f32);
-                assert_eq!(found.to_bits(), word(low, high).to_bits(), "{isa} word {i}");
-            }
-            run_pairs(isa, Weights(&[f32::NAN; 32], &mut words));
-            for half in words
-                .map(f32::to_bits)
-                .into_iter()
-                .flat_map(|bits| [bits << 16, bits])
-            {
-                assert!(f32::from_bits(half).is_nan(), "{isa}");
             }
         }
     }

@@ -9,7 +9,10 @@ mod queries;
 use panel::{Pairs, Panel, Sums};
 use queries::QueryBlock;
 
-use super::arithmetic::{Arithmetic, Left, PAIRED, multiply, rows_room, turned_room};
+use super::arithmetic::{
+    Arithmetic, Left, PAIRED, blocks_of_steps, multiply, rows, rows_room, turned, turned_room,
+    whole_steps,
+};
 use super::part::Part;
 use super::scores::Block;
 use super::tiles::{blocks, from, from_mut, lines, take, transpose};
@@ -198,13 +201,13 @@ fn meet<S: Simd>(
         let start = seen.start.max(own.start);
         start..seen.end.min(own.end).max(start)
     });
-    for keys in seen.flat_map(|seen| arithmetic.blocks(seen, KEYS)) {
-        let k_t = arithmetic.turned(simd, &k, keys.clone(), room.k_t);
-        let v = arithmetic.rows(simd, &v, keys.clone(), room.v);
-        let k = arithmetic.rows(simd, &k, keys.clone(), room.k);
+    for keys in seen.flat_map(|seen| blocks_of_steps(seen, KEYS)) {
+        let k_t = turned(simd, &k, keys.clone(), room.k_t);
+        let v = rows(simd, &v, keys.clone(), room.v);
+        let k = rows(simd, &k, keys.clone(), room.k);
         let finite = block.finite
-            && k_t.is_finite(arithmetic, head_dim, keys.len())
-            && v.is_finite(arithmetic, keys.len(), value_dim);
+            && k_t.is_finite(head_dim, keys.len())
+            && v.is_finite(keys.len(), value_dim);
         let mut sums = part
             .of_keys
             .as_mut()
@@ -214,7 +217,7 @@ fn meet<S: Simd>(
             let first = block.queries.start + lane;
             let queries = first..block.queries.end.min(first + PANEL);
             let seen = problem.visibility.part(part.batch, &queries, &keys);
-            let seen = arithmetic.whole_steps(seen, &keys);
+            let seen = whole_steps(seen, &keys);
             let skipped = seen.start.max(keys.start) - keys.start;
             let mut tile = Tile::Empty;
             if !seen.is_empty() {
@@ -255,14 +258,8 @@ fn meet<S: Simd>(
                     None => (None, None),
                 };
                 let sums = Sums { dk, dv, dq_t };
-                room.pairs.add_visible(
-                    problem,
-                    block,
-                    (queries, seen),
-                    skipped,
-                    (arithmetic, k),
-                    sums,
-                );
+                room.pairs
+                    .add_visible(problem, block, (queries, seen), skipped, k, sums);
                 continue;
             }
             // dq_i += scale · Σ_j ds_ij k_j
@@ -271,7 +268,7 @@ fn meet<S: Simd>(
                 simd,
                 arithmetic,
                 [head_dim, PANEL, seen.len()],
-                k_t.steps_from(arithmetic, skipped),
+                k_t.steps_from(skipped),
                 (&*room.pairs.below, PANEL),
                 (dq_t, PANEL),
                 true,

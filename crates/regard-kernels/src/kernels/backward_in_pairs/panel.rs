@@ -54,7 +54,7 @@ impl Pairs<'_> {
         block: &QueryBlock<'_>,
         (queries, keys): (Range<usize>, Range<usize>),
         skipped: usize,
-        (arithmetic, k): (Arithmetic<'_>, Left<'_>),
+        k: Left<'_>,
         Sums {
             mut dk,
             mut dv,
@@ -87,7 +87,7 @@ impl Pairs<'_> {
                 }
                 if let Some(dq_t) = &mut dq_t {
                     for c in 0..head_dim {
-                        dq_t[c * PANEL + i] += gradient * k.at(arithmetic, j, c);
+                        dq_t[c * PANEL + i] += gradient * k.at(j, c);
                     }
                 }
             }
