@@ -51,10 +51,54 @@ impl Block {
         })
     }
 
+    /// The products of two sides, which are the keys and the queries or the other way round, `[rows, columns]`, with the scale if nobody
+    /// multiplies by it later, and capped. Columns are whole vectors. An empty block is not written.
+    #[inline(always)]
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "two sides, their result and its slopes"
+    )]
+    pub(super) fn products<S: Simd>(
+        &self,
+        simd: S,
+        problem: &Problem<'_>,
+        arithmetic: Arithmetic<'_>,
+        (rows, columns): (usize, usize),
+        (left, right): (Left<'_>, (&[f32], usize)),
+        (into, step): (&mut [f32], usize),
+        slopes: Option<&mut [f32]>,
+    ) -> Tile {
+        let (queries, keys) = (self.queries.clone(), self.keys.clone());
+        let tile = problem
+            .visibility
+            .tile(self.batch, self.head, queries, keys);
+        if tile == Tile::Empty {
+            return tile;
+        }
+        if let Some(bias) = &problem.bias {
+            self.ask_for(simd, &bias.head(self.batch, self.head));
+        }
+        let size = [rows, columns, problem.q.dim().3];
+        let scores = (&mut *into, step);
+        multiply(simd, arithmetic, size, left, right, scores, false);
+        if matches!(arithmetic, Arithmetic::Pairs(_)) && arithmetic.factor(problem) == 1.0 {
+            let factor = simd.splat(problem.scale as f32 * LOG2_E);
+            for row in into.chunks_mut(step).take(rows) {
+                for scores in row[..columns].chunks_exact_mut(S::LANES) {
+                    simd.store(simd.mul(simd.load(scores), factor), scores);
+                }
+            }
+        }
+        if let Some(cap) = problem.softcap {
+            soft_cap(simd, cap as f32, (rows, columns), (into, step), slopes);
+        }
+        tile
+    }
+
     /// Asks for the bias of the block, which is read when its scores have been multiplied: a line of each of many rows, which no
     /// processor foresees. Waiting for it was a seventh of 384 × 384 with a bias.
     #[inline(always)]
-    pub(super) fn ask_for<S: Simd>(&self, simd: S, bias: &Head<'_>) {
+    fn ask_for<S: Simd>(&self, simd: S, bias: &Head<'_>) {
         if let Some(rows) = bias.f32_rows(self.queries.clone()) {
             ask_for(simd, rows.slice_move(s![.., self.keys.clone()]));
         } else if let Some(rows) = bias.bf16_rows(self.queries.clone()) {
@@ -254,39 +298,11 @@ impl Kernel for Scores<'_, '_> {
             into: (into, into_row, width),
             slopes,
         } = self;
-        let mut tile = problem.visibility.tile(
-            block.batch,
-            block.head,
-            block.queries.clone(),
-            block.keys.clone(),
-        );
+        let size = (block.keys.len(), width);
+        let scores = (&mut *into, into_row);
+        let mut tile = block.products(simd, problem, arithmetic, size, (k, q_t), scores, slopes);
         if tile == Tile::Empty {
             return tile;
-        }
-        let head_dim = problem.q.dim().3;
-        if let Some(bias) = &problem.bias {
-            block.ask_for(simd, &bias.head(block.batch, block.head));
-        }
-        multiply(
-            simd,
-            arithmetic,
-            [block.keys.len(), width, head_dim],
-            k,
-            q_t,
-            (&mut *into, into_row),
-            false,
-        );
-        if matches!(arithmetic, Arithmetic::Pairs(_)) && arithmetic.factor(problem) == 1.0 {
-            let factor = simd.splat(problem.scale as f32 * LOG2_E);
-            for row in into.chunks_mut(into_row).take(block.keys.len()) {
-                for scores in row[..width].chunks_exact_mut(S::LANES) {
-                    simd.store(simd.mul(simd.load(scores), factor), scores);
-                }
-            }
-        }
-        if let Some(cap) = problem.softcap {
-            let size = (block.keys.len(), width);
-            soft_cap(simd, cap as f32, size, (&mut *into, into_row), slopes);
         }
         if let Some(bias) = problem.bias {
             let bias = (

@@ -50,30 +50,14 @@ impl Kernel for Panel<'_, '_> {
             mut state,
         } = self;
         let arithmetic = Arithmetic::Pairs(unit);
-        let head_dim = problem.q.dim().3;
         // Behind the keys of the block, up to whole steps, there are zeros in `v`, and in `k_t` numbers that nobody asked for.
         let padded = block.keys.len().next_multiple_of(PAIRED);
-        let mut tile = problem.visibility.tile(
-            block.batch,
-            block.head,
-            block.queries.clone(),
-            block.keys.clone(),
-        );
+        let sides = (Left::rows(q, words::width(problem.q.dim().3)), k_t);
+        let (size, into) = ((rows, padded), (&mut *scores, STEP));
+        let mut tile = block.products(simd, problem, arithmetic, size, sides, into, None);
         if tile == Tile::Empty {
             return false;
         }
-        if let Some(bias) = &problem.bias {
-            block.ask_for(simd, &bias.head(block.batch, block.head));
-        }
-        multiply(
-            simd,
-            arithmetic,
-            [rows, padded, head_dim],
-            Left::rows(q, words::width(head_dim)),
-            k_t,
-            (&mut *scores, STEP),
-            false,
-        );
         let factor = arithmetic.factor(problem);
         block.finish_rows(simd, problem, factor, &mut *scores, &mut tile);
         state.weigh(simd, problem, &block, (factor, padded), &mut *scores);

@@ -1,5 +1,4 @@
-//! What becomes of a product of queries and keys before it is weighed: the cap, what is added, and what may not be seen, in a row for
-//! each query.
+//! What becomes of a product of queries and keys before it is weighed: what is added, and what may not be seen, in a row for each query.
 
 use std::f32::consts::LOG2_E;
 
@@ -10,7 +9,6 @@ use super::MOST_KEYS;
 use super::panel::STEP;
 use crate::kernels::arithmetic::PAIRED;
 use crate::kernels::scores::Block;
-use crate::kernels::softcap::soft_cap;
 use crate::kernels::tiles::LINE;
 use crate::mask::Tile;
 use crate::numbers::Head;
@@ -18,7 +16,7 @@ use crate::problem::Problem;
 use crate::simd::Simd;
 
 impl Block {
-    /// Makes products of queries and keys, `[queries, STEP]`, scores: in units of log₂ once they are multiplied by `factor`, −∞ where a
+    /// Makes [products](Self::products) of queries and keys, `[queries, STEP]`, scores: in units of log₂ once they are multiplied by `factor`, −∞ where a
     /// pair is not visible and from the last key up to whole steps. A bias may make the tile a partial one.
     #[inline(always)]
     pub(super) fn finish_rows<S: Simd>(
@@ -32,18 +30,6 @@ impl Block {
         let keys = self.keys.len();
         let padded = keys.next_multiple_of(PAIRED);
         let scores = &mut scores[..self.queries.len() * STEP];
-        if factor == 1.0 {
-            let factor = simd.splat(problem.scale as f32 * LOG2_E);
-            for row in scores.chunks_exact_mut(STEP) {
-                for scores in row[..padded].chunks_exact_mut(S::LANES) {
-                    simd.store(simd.mul(simd.load(scores), factor), scores);
-                }
-            }
-        }
-        if let Some(cap) = problem.softcap {
-            let size = (self.queries.len(), padded);
-            soft_cap(simd, cap as f32, size, (&mut *scores, STEP), None);
-        }
         if let Some(bias) = problem.bias {
             let bias = bias.head(self.batch, self.head);
             if self.add_bias_in_rows(simd, &bias, LOG2_E / factor, scores) {
