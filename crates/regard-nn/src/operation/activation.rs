@@ -28,10 +28,10 @@ impl Activation {
 
     /// `x ← f(x)`
     pub(super) fn forward(self, values: &mut [f32]) {
-        widest!(match self {
+        widest!(multiply_add => match self {
             Self::Gelu => {
                 for x in values {
-                    *x = value(*x);
+                    *x = value(multiply_add, *x);
                 }
             }
             Self::Relu => {
@@ -45,10 +45,10 @@ impl Activation {
     /// `d ← d · f'(x)` and `x ← f(x)`: the derivative computes the value on the way.
     pub(super) fn backward(self, values: &mut [f32], gradients: &mut [f32]) {
         let both = gradients.iter_mut().zip(values);
-        widest!(match self {
+        widest!(multiply_add => match self {
             Self::Gelu => {
                 for (d, x) in both {
-                    let (value, slope) = value_and_slope(*x);
+                    let (value, slope) = value_and_slope(multiply_add, *x);
                     *d *= slope;
                     *x = value;
                 }

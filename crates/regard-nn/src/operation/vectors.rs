@@ -7,34 +7,38 @@ use regard_kernels::Isa;
 /// Computes a block compiled for the instruction set of [`Isa::chosen`]: AVX-512, AVX2 with fused multiply-add, or any CPU.
 ///
 /// The loops in it are vectorised for the wider registers by the compiler. Nothing else changes: the same operations in the same
-/// order, except that `mul_add` is one instruction. What the block calls is compiled so only where it is inlined: mark it
+/// order, except that a block that asks for [`MultiplyAdd`], as `widest!(multiply_add => …)`, rounds once where the processor
+/// does. What the block calls is compiled so only where it is inlined: mark it
 /// `#[inline(always)]`, and write loops as `for`, not as `for_each`, whose closure becomes a function of its own.
 ///
 /// A macro, since the block has to be inlined where its instructions are known. As a closure that was left to the compiler, which
 /// kept one function of any CPU's instructions for all of them as soon as the block was long: layer norm, the activations' derivative
 /// and half of the others.
 macro_rules! widest {
-    ($block:expr) => {
+    ($multiply_add:ident => $block:expr) => {
         $crate::operation::run_widest(
             #[inline(always)]
-            || $block,
+            |$multiply_add| $block,
         )
+    };
+    ($block:expr) => {
+        $crate::operation::widest!(_multiply_add => $block)
     };
 }
 pub(crate) use widest;
 
 /// What [`widest`] calls; `work` is always inlined.
 #[inline(always)]
-pub(crate) fn run_widest<R>(work: impl FnOnce() -> R) -> R {
+pub(crate) fn run_widest<R>(work: impl FnOnce(MultiplyAdd) -> R) -> R {
     #[cfg(target_arch = "x86_64")]
     {
         #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
-        fn avx512<R>(work: impl FnOnce() -> R) -> R {
-            work()
+        fn avx512<R>(work: impl FnOnce(MultiplyAdd) -> R) -> R {
+            work(MultiplyAdd::Fused)
         }
         #[target_feature(enable = "avx2,fma")]
-        fn avx2<R>(work: impl FnOnce() -> R) -> R {
-            work()
+        fn avx2<R>(work: impl FnOnce(MultiplyAdd) -> R) -> R {
+            work(MultiplyAdd::Fused)
         }
         if matches!(*ISA, Isa::Avx512 | Isa::Avx512Bf16 | Isa::Amx) {
             #[expect(
@@ -53,7 +57,43 @@ pub(crate) fn run_widest<R>(work: impl FnOnce() -> R) -> R {
             return unsafe { avx2(work) };
         }
     }
-    work()
+    // The 64-bit processors of ARM all have the instruction.
+    work(match cfg!(target_arch = "aarch64") {
+        true => MultiplyAdd::Fused,
+        false => MultiplyAdd::Separate,
+    })
+}
+
+/// How `a · b + c` is computed where a block of [`widest`] runs.
+///
+/// `f32::mul_add` alone would be a call for each number where the processor has no such instruction: 20 times slower.
+#[derive(Clone, Copy)]
+pub(crate) enum MultiplyAdd {
+    /// In one instruction, rounded once.
+    Fused,
+    /// In two, each rounded.
+    Separate,
+}
+
+impl MultiplyAdd {
+    /// `a · b + c`
+    #[inline(always)]
+    pub(super) fn of(self, a: f32, b: f32, c: f32) -> f32 {
+        match self {
+            Self::Fused => a.mul_add(b, c),
+            Self::Separate => a * b + c,
+        }
+    }
+
+    /// `Σ coefficients[n] · tⁿ` (Horner).
+    #[inline(always)]
+    pub(super) fn polynomial<const N: usize>(self, coefficients: &[f32; N], t: f32) -> f32 {
+        let mut sum = coefficients[N - 1];
+        for coefficient in coefficients[..N - 1].iter().rev() {
+            sum = self.of(sum, t, *coefficient);
+        }
+        sum
+    }
 }
 
 /// What `work` is compiled for, found once.
