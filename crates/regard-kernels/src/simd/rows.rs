@@ -1,7 +1,5 @@
 //! Some rows of a product of matrices in f32, or some columns of all: what a thread does at a time.
 
-use std::mem::MaybeUninit;
-
 use super::block::Block;
 use super::lines::Lines;
 use super::matrix::{DEPTH, Laid, SHORT, Start};
@@ -50,21 +48,19 @@ impl Kernel for Rows<'_> {
         let left = self.left;
         left.check();
         assert!(self.first + rows <= left.rows && left.columns == depth);
-        let mut add = match self.start {
-            Start::Old => true,
-            Start::Bias(bias) => {
-                for row in 0..rows {
-                    let bias = &bias[own.clone()];
-                    out.row(row).iter_mut().zip(bias).for_each(|(out, x)| {
-                        out.write(*x);
-                    });
+        if let Start::Bias(bias) = self.start {
+            assert_eq!(bias.len(), columns, "a bias for each column");
+        }
+        if depth == 0 {
+            for row in 0..rows {
+                for (out, column) in out.row(row).iter_mut().zip(own.clone()) {
+                    match self.start {
+                        Start::Zero => out.write(0.0),
+                        Start::Bias(bias) => out.write(bias[column]),
+                        Start::Old => continue,
+                    };
                 }
-                true
             }
-            Start::Zero => false,
-        };
-        if depth == 0 && !add {
-            (0..rows).for_each(|row| out.row(row).fill(MaybeUninit::new(0.0)));
         }
         // Packing the left side pays where it lies in columns, is read for a few panels, and fills tiles. What lies in rows
         // is read from one pointer a row: turning it cost 16 to 26 % of a product with 128 columns, and gained nothing with
@@ -108,14 +104,28 @@ impl Kernel for Rows<'_> {
                     let sums = &mut sums[column - own.start..][..panel];
                     add_columns(simd, right, right_step, deep, sums);
                 }
+                // The panel that comes next, or the first one of the next steps, or that of the next task.
+                let next = match column + panel < own.end {
+                    true => (column + panel, from),
+                    false if from + DEPTH < depth => (own.start, from + DEPTH),
+                    false => (own.start, 0),
+                };
+                let next = values[next.0 / panel * of_panel + next.1 * of_step..].as_ptr();
                 let (mut row, mut tile) = (0, 0);
                 while row < rows {
                     let taken = tile_rows(S::ROWS, rows - row);
+                    let share = row * panel * deep / rows;
                     let (start, left_row, left_step) = if packs {
                         (tiled[tile * size..][..size].as_ptr(), 1, step)
                     } else {
                         let at = (self.first + row) * left.row_step + from * left.column_step;
                         (left.values[at..].as_ptr(), left.row_step, left.column_step)
+                    };
+                    let into: *mut f32 = out.at(row, column).cast();
+                    let add = match self.start {
+                        Start::Bias(bias) if from == 0 => Some((bias[column..].as_ptr(), 0)),
+                        Start::Zero if from == 0 => None,
+                        _ => Some((into.cast_const(), columns)),
                     };
                     let product = Tile {
                         depth: deep,
@@ -124,20 +134,20 @@ impl Kernel for Rows<'_> {
                         left_step,
                         right: right.as_ptr(),
                         right_step,
-                        into: out.at(row, column).cast(),
+                        into,
                         into_row: columns,
                         columns: (own.end - column).min(panel),
                         add,
+                        ahead: Some((next.wrapping_add(share), (taken * panel).div_ceil(rows))),
                     };
                     // SAFETY: `taken` rows and `deep` steps lie inside the left side, or inside its packed tile of that
                     // size; `deep` steps of a whole panel inside the right side, and as many rows of the tile's columns inside
-                    // the block of the result, which is this task's, as asserted above. `add` reads what is initialised:
-                    // given, filled, or written by the steps before.
+                    // the block of the result, which is this task's, as asserted above. `add` is what the caller had
+                    // initialised, what the steps before have written, or as many columns of the bias.
                     row += unsafe { product.rows(simd, taken) };
                     tile += 1;
                 }
             }
-            add = true;
         }
     }
 }
