@@ -106,24 +106,25 @@ impl Kernel for Rows<'_> {
                 }
                 // Each tile asks for its share of the panel that comes next: the first one of the next steps behind the last, or that of
                 // the next task. Weights of an answer to one text come from memory: 64 × 256 · 256 × 1,024 on one thread
-                // with AVX-512 went from 113 to 149 GFLOP/s, and 1,040 × 192 · 192 × 768 from 137 to 145. Rows lie too far apart:
-                // their lines would drive each other out of the first cache.
+                // with AVX-512 went from 113 to 149 GFLOP/s, and 1,040 × 192 · 192 × 768 from 137 to 145.
                 let (next_column, next_from) = match column + panel < own.end {
                     true => (column + panel, from),
                     false if from + DEPTH < depth => (own.start, from + DEPTH),
                     false => (own.start, 0),
                 };
-                let next = match self.right {
-                    Laid::Panels(_) => {
-                        let at = next_column / panel * of_panel + next_from * of_step;
-                        Some(values[at..].as_ptr())
-                    }
-                    Laid::Rows(..) => None,
-                };
+                let next = &values[next_column / panel * of_panel + next_from * of_step..];
                 let (mut row, mut tile) = (0, 0);
                 while row < rows {
                     let taken = tile_rows(S::ROWS, rows - row);
-                    let share = row * panel * deep / rows;
+                    let ahead = match self.right {
+                        Laid::Panels(_) => {
+                            let share = next.as_ptr().wrapping_add(row * panel * deep / rows);
+                            (share, (taken * panel).div_ceil(rows))
+                        }
+                        // Lines of rows that lie so far apart would drive each other out of the first cache: the gradient of
+                        // a weight took up to a fifth more. This asks for what is there: a branch in every step would cost more.
+                        Laid::Rows(..) => (right.as_ptr(), 0),
+                    };
                     let (start, left_row, left_step) = if packs {
                         (tiled[tile * size..][..size].as_ptr(), 1, step)
                     } else {
@@ -147,8 +148,7 @@ impl Kernel for Rows<'_> {
                         into_row: columns,
                         columns: (own.end - column).min(panel),
                         add,
-                        ahead: next
-                            .map(|next| (next.wrapping_add(share), (taken * panel).div_ceil(rows))),
+                        ahead: Some(ahead),
                     };
                     // SAFETY: `taken` rows and `deep` steps lie inside the left side, or inside its packed tile of that
                     // size; `deep` steps of a whole panel inside the right side, and as many rows of the tile's columns inside
