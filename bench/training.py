@@ -28,6 +28,7 @@ PAUSE = 0.05  # seconds; OpenMP's threads have gone to sleep by then
 # Steps whose losses must agree. Each starts from the rounding of all before: the classifier's losses of PyTorch with AVX-512 and of PyTorch with AVX2 are
 # 4e-5 of them apart in the eighth and 2.4e-4 in the tenth.
 COMPARED = 8
+ANSWERED = (1, 32)  # rows
 PARTS = ("forward", "backward", "optimizer")
 
 CASES = {
@@ -37,7 +38,7 @@ CASES = {
     "patches": "vision transformer of patches, 2.7 M, 128 pictures of 32×32×3",
 }
 STEP_BAR, ANSWER_BAR, MEMORY_BAR, AVX2_BAR, BF16_ANSWER_BAR = 1.0, 1.2, 1.0, 0.9, 1.0
-# How far apart losses and answers may be, as a share; in bf16 losses as a share of the first. In f32 the difference is the rounding of a few thousand
+# How far apart losses may be, and how far an answer from PyTorch's in f32, as a share; in bf16 losses as a share of the first. In f32 the difference is the rounding of a few thousand
 # additions, and of a few steps before. In bf16 a number is rounded by up to 2⁻⁹ of it, and not everywhere by both: autocast keeps
 # what lies between its operations in bf16, too.
 APART = {"f32": 2e-4, "bf16": 1e-2}
@@ -154,9 +155,10 @@ def measure(case, program, options):
         if options.isa:  # PyTorch's products are oneDNN's and MKL's, which listen to their own words
             isa |= {"ONEDNN_MAX_CPU_ISA": "AVX2", "MKL_ENABLE_INSTRUCTIONS": "AVX2"}
         ours = Side([program, case, parameters, options.precision], {"RAYON_NUM_THREADS": str(options.threads), **isa})
-        rival = Side([sys.executable, ROOT / "bench" / "training_torch.py", case, parameters, options.threads, options.precision], isa)
+        torch = [sys.executable, ROOT / "bench" / "training_torch.py", case, parameters, options.threads]
+        rival = Side([*torch, options.precision], isa)
         sides = (ours, rival)
-        answers(row, sides, options)
+        answers(row, sides, exact_answers([*torch, "f32"], isa), options)
         first, started = None, time.perf_counter()
         while len(row.steps[0]) < COMPARED or time.perf_counter() - started < options.seconds:
             found = [side.ask("step") for side in sides]
@@ -174,14 +176,21 @@ def measure(case, program, options):
     return row
 
 
-def answers(row, sides, options):
-    for rows in (1, 32):
+def exact_answers(command, isa):
+    """Rows and PyTorch's answer to them in f32: in bf16 two that are right may lie on either side of it, twice as far from each other."""
+    exact = Side(command, isa)
+    found = {rows: exact.ask(f"answer {rows}")[1] for rows in ANSWERED}
+    exact.end()
+    return found
+
+
+def answers(row, sides, exact, options):
+    for rows in ANSWERED:
         times = ([], [])
         started = time.perf_counter()
         while len(times[0]) < 7 or time.perf_counter() - started < options.seconds / 4:
             found = [side.ask(f"answer {rows}") for side in sides]
-            squares = [numbers[1] for numbers in found]
-            same(row, "answer", options, *squares, squares[1])
+            same(row, "answer", options, found[0][1], exact[rows], exact[rows])
             for of_side, numbers in zip(times, found):
                 of_side.append(numbers[0])
         row.answers[rows] = tuple(statistics.median(of_side[2:]) for of_side in times)
@@ -192,7 +201,7 @@ def same(row, what, options, ours, theirs, unit):
     apart = abs(ours - theirs) / abs(unit)
     row.apart = max(row.apart, apart)
     if not apart <= APART[options.precision]:
-        sys.exit(f"{row.case}: the {what} is {ours}, and {theirs} in PyTorch")
+        sys.exit(f"{row.case}: the {what} is {ours}, expected {theirs}")
 
 
 def judge(rows, options):
@@ -225,7 +234,7 @@ def write(rows, misses, options):
     command = f"python3 bench/training.py{said} --seconds {options.seconds:g}"
     computed = {
         "f32": "f32, no dropout;",
-        "bf16": f"Products in\nbf16, PyTorch's by autocast; losses and answers at most {max(row.apart for row in rows):.1e} of them apart; no dropout;",
+        "bf16": f"Products in\nbf16, PyTorch's by autocast; losses at most {max(row.apart for row in rows):.1e} of the first apart, answers as much from those in f32; no dropout;",
     }[options.precision]
     ms = lambda seconds: f"{seconds * 1e3:.1f} ms"
     lines = [
